@@ -1,0 +1,124 @@
+"""Runs the `whydrift` command for Airflow tasks: the process boundary, and what its exit codes mean to a retry.
+
+    exit code                        to Airflow
+    0                                success
+    1 or 3, where a task expects it  a result: the caller reads it from stdout
+    anything else, StoreError        failed, worth a retry
+    killed by a signal               failed, worth a retry (out of memory, a worker that went away)
+    anything else                    failed at once: a retry would only fail again
+
+The command's stderr goes to the task's log line by line while it runs; its stdout carries the result.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+EXIT_PASS = 0
+EXIT_BREACH = 1
+EXIT_NOT_EVALUATED = 3
+
+_STOP_SECONDS = 10
+_log = logging.getLogger(__name__)
+
+
+def executable() -> str:
+    """The `whydrift` command: $WHYDRIFT_CLI, else the one on the PATH."""
+    name = os.environ.get("WHYDRIFT_CLI", "whydrift")
+    found = shutil.which(name)
+    if found is None:
+        raise AirflowFailException(
+            f"the command {name!r} was not found on this worker; install whydrift there, or name the command of"
+            " another environment in WHYDRIFT_CLI"
+        )
+    return found
+
+
+def interpreter() -> str:
+    """The Python of the environment that the `whydrift` command lives in."""
+    python = Path(executable()).with_name("python")
+    if not python.exists():
+        raise AirflowFailException(f"retraining.train_command says python, but there is no {python} beside whydrift")
+    return str(python)
+
+
+def whydrift(*arguments: str, results: Sequence[int] = (EXIT_PASS,)) -> tuple[int, str]:
+    """Run `whydrift` and return its exit code, one of `results`, and its stdout.
+
+    Raises:
+        AirflowException: the command failed in a way that a retry may mend.
+        AirflowFailException: any other exit code.
+    """
+    return run([executable(), *arguments], results=results)
+
+
+def run(
+    command: Sequence[str], *, folder: Path | None = None, results: Sequence[int] = (EXIT_PASS,)
+) -> tuple[int, str]:
+    """Run any command under the same rules, in `folder` if one is given."""
+    _log.info("running %s", shlex.join(command))
+    last_line = ""
+    with tempfile.TemporaryFile(mode="w+", encoding="utf-8") as stdout:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+        )
+        try:
+            for line in process.stderr or ():
+                last_line = line.strip() or last_line
+                _log.info("%s", line.rstrip())
+            code = process.wait()
+        finally:
+            _stop(process)
+        if code not in results:
+            raise failure(code, last_line)
+        stdout.seek(0)
+        return code, stdout.read()
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """End a command that a timeout or a cleared task left running."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def failure(code: int, last_line: str) -> AirflowException:
+    """What to raise for an exit code that is no result; `last_line` is the last one on stderr."""
+    if code < 0:
+        return AirflowException(f"the command was killed by signal {-code}")
+    if last_line.startswith("whydrift: StoreError:"):
+        return AirflowException(last_line)
+    return AirflowFailException(last_line or f"the command ended with exit code {code} and said nothing")
+
+
+def parse(text: str, *, last_line: bool = False) -> Mapping[str, Any]:
+    """The JSON object in a command's stdout, or in the last line of it."""
+    document = (text.strip().splitlines() or [""])[-1] if last_line else text
+    try:
+        value = json.loads(document)
+    except ValueError as error:
+        raise AirflowFailException(f"the command's result is not JSON: {document[:200]!r}") from error
+    if not isinstance(value, dict):
+        raise AirflowFailException(f"the command's result is not a JSON object: {document[:200]!r}")
+    return value

@@ -1,0 +1,295 @@
+"""State is a fold: a baseline, then every window since in event-time order, and out comes a verdict for each.
+
+Nothing is stored as truth but summaries. To correct a window is to replace its summary and to fold again; a
+verdict depends on its own and earlier windows only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from whydrift.monitors import evidence as ev
+from whydrift.monitors.attribution import Cells, Moments, Split, cells, moments, split_shift
+from whydrift.monitors.checks import Limits, check, fit_limits
+from whydrift.monitors.diagnosis import SplitNull, diagnose, fit_split_null
+from whydrift.monitors.policy import RetrainingPolicy, decide
+from whydrift.monitors.streams import list_streams, losses, observe
+from whydrift.monitors.summary import Layout, WindowSummary, merge
+from whydrift.monitors.verdict import Cause, Channel, Finding, Retraining, Status, WindowKey
+
+FloatArray = npt.NDArray[np.float64]
+
+_MOST_FINDINGS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the owner says about one model; `lag` is the number of windows until a cohort's labels are mature."""
+
+    width: timedelta
+    min_rows: int
+    labels: bool
+    lag: int
+    thresholds: ev.Thresholds
+    false_pages: float
+    period: timedelta
+    groups: Mapping[str, Sequence[str]]
+    policy: RetrainingPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class WindowInput:
+    """A window's stored summaries; `outcomes` are those of the cohort that matured by its end."""
+
+    key: WindowKey
+    summary: WindowSummary
+    outcomes: WindowSummary | None
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineWindow:
+    """A window of the reference period; `outcomes` are its own."""
+
+    start: datetime
+    summary: WindowSummary
+    outcomes: WindowSummary | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """All that the baseline says, fitted once a process."""
+
+    layout: Layout
+    settings: Settings
+    limits: Limits
+    detector: ev.Detector
+    moments: Moments
+    cells: Cells
+    null: SplitNull
+    deviation: FloatArray
+    frame: pd.DataFrame
+    outcomes: tuple[pd.DataFrame, ...]
+    windows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """What earlier windows left behind for the next one."""
+
+    state: ev.State
+    check_onsets: Mapping[tuple[str, str | None], datetime] = field(default_factory=dict)
+    paged: Cause | None = None
+    last_request: datetime | None = None
+    cohorts: tuple[tuple[datetime, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Assessed:
+    """One window's outcome, with what `views` needs to write its verdict."""
+
+    window: WindowInput
+    frame: pd.DataFrame
+    outcomes: pd.DataFrame | None
+    moments: Moments | None
+    split: Split | None
+    evidence: ev.Evidence
+    state: ev.State
+    status: Status
+    findings: tuple[Finding, ...]
+    cause: Cause | None
+    retraining: Retraining
+    missing_windows: int
+
+
+def refer(windows: Sequence[BaselineWindow], layout: Layout, settings: Settings, digests: dict[str, str]) -> Reference:
+    """Fit everything that the baseline fixes: limits, deviations, and the detector, warmed up on its windows."""
+    whole = merge([w.summary for w in windows]).frame()
+    together = moments(whole, layout)
+    if together is None:
+        raise ValueError("a baseline needs explained rows")
+    deviation = np.maximum(np.sqrt(together.variance), 1e-9)
+    frames = [w.summary.frame() for w in windows]
+    outcomes = tuple(w.outcomes.frame() for w in windows if w.outcomes is not None)
+    late: list[pd.DataFrame | None] = [None] * settings.lag + [*outcomes]
+    observations = [
+        observe(
+            w.start,
+            moments(frame, layout),
+            late[i] if i < len(late) else None,
+            layout,
+            deviation,
+            labels=settings.labels,
+        )
+        for i, (w, frame) in enumerate(zip(windows, frames, strict=True))
+    ]
+    reference_cells = cells(whole, layout)
+    return Reference(
+        layout=layout,
+        settings=settings,
+        limits=fit_limits(frames, layout, digests),
+        detector=ev.fit(
+            list_streams(layout, labels=settings.labels), observations, settings.width, settings.thresholds
+        ),
+        moments=together,
+        cells=reference_cells,
+        null=fit_split_null([split_shift(reference_cells, cells(f, layout)) for f in frames]),
+        deviation=deviation,
+        frame=whole,
+        outcomes=outcomes,
+        windows=len(windows),
+    )
+
+
+def fold(reference: Reference, windows: Iterable[WindowInput]) -> Iterator[Assessed]:
+    """Assess windows in the order of time; each result depends on its own and earlier windows only."""
+    incident = Incident(reference.detector.start)
+    first: datetime | None = None
+    for count, window in enumerate(windows):
+        first = first or window.key.start
+        expected = (window.key.start - first) // reference.settings.width
+        incident, assessed = _step(reference, incident, window, missing=expected - count)
+        yield assessed
+
+
+def _step(reference: Reference, before: Incident, window: WindowInput, *, missing: int) -> tuple[Incident, Assessed]:
+    layout, settings = reference.layout, reference.settings
+    frame = window.summary.frame()
+    outcomes = window.outcomes.frame() if window.outcomes is not None else None
+    rows = _explained(frame)
+    now = moments(frame, layout) if rows >= settings.min_rows else None
+    observation = observe(window.key.start, now, outcomes, layout, reference.deviation, labels=settings.labels)
+    state, evidence = ev.step(reference.detector, before.state, observation)
+
+    failed = check(frame, layout, reference.limits, settings.min_rows)
+    onsets = {(f.stream, f.feature): before.check_onsets.get((f.stream, f.feature), window.key.start) for f in failed}
+    checks = [replace(f, onset=onsets[f.stream, f.feature]) for f in failed]
+    spoke = evidence.firing or evidence.ticket
+    findings = [*checks, *(_evidence_findings(reference, observation, evidence, window.key) if spoke else ())]
+    split = split_shift(reference.cells, cells(frame, layout)) if now is not None else None
+
+    paging = [f for f in findings if f.status is Status.PAGE]
+    cause = diagnose(paging, frame, layout, split, reference.null, settings.groups) if paging else None
+    paged = before.paged if evidence.firing else None
+    if evidence.page:
+        paged = diagnose(
+            [f for f in paging if f.channel is Channel.EVIDENCE], frame, layout, split, reference.null, settings.groups
+        )
+    if paged is not None and not any(f.channel is Channel.CHECK for f in paging):
+        cause = paged  # while a page is open its cause is the one that opened it
+    cohorts = _cohorts(before.cohorts, window, outcomes, settings)
+    labelled = sum(n for start, n in cohorts if cause is not None and start >= cause.onset)
+    retraining = decide(settings.policy, cause, labelled=labelled, now=window.key.end, last=before.last_request)
+    after = Incident(
+        state=state,
+        check_onsets=onsets,
+        paged=paged,
+        last_request=window.key.end if retraining.requested else before.last_request,
+        cohorts=cohorts,
+    )
+    return after, Assessed(
+        window=window,
+        frame=frame,
+        outcomes=outcomes,
+        moments=now,
+        split=split,
+        evidence=evidence,
+        state=state,
+        status=_status(findings, judged=now is not None),
+        findings=tuple(findings),
+        cause=cause,
+        retraining=retraining,
+        missing_windows=missing,
+    )
+
+
+def _status(findings: Sequence[Finding], *, judged: bool) -> Status:
+    found = {f.status for f in findings}
+    if Status.PAGE in found:
+        return Status.PAGE
+    if not judged:
+        return Status.INSUFFICIENT_DATA
+    return Status.TICKET if Status.TICKET in found else Status.OK
+
+
+def _explained(frame: pd.DataFrame) -> float:
+    return float(frame.loc[(frame["block"] == "quality") & (frame["stat"] == "explained"), "value"].sum())
+
+
+def _cohorts(
+    before: tuple[tuple[datetime, int], ...], window: WindowInput, outcomes: pd.DataFrame | None, settings: Settings
+) -> tuple[tuple[datetime, int], ...]:
+    """Mature labels by the start of the window that they were predicted in."""
+    if outcomes is None:
+        return before
+    everything = losses(outcomes).get("")
+    start = window.key.start - settings.lag * settings.width
+    return (*before, (start, everything.rows if everything else 0))
+
+
+def _evidence_findings(
+    reference: Reference, observation: ev.Observation, evidence: ev.Evidence, key: WindowKey
+) -> Iterator[Finding]:
+    status = Status.PAGE if evidence.firing else Status.TICKET
+    for index in evidence.named[:_MOST_FINDINGS]:
+        stream = reference.detector.streams[index]
+        if not evidence.observed[index]:
+            continue
+        expected, half = evidence.expected[index], evidence.half_width[index]
+        value, baseline, low, high = (
+            _in_its_unit(reference, stream, x)
+            for x in (
+                float(observation.values[index]),
+                float(expected),
+                float(observation.values[index] - half),
+                float(observation.values[index] + half),
+            )
+        )
+        yield Finding(
+            channel=Channel.EVIDENCE,
+            stream=stream.kind,
+            status=status,
+            message=_say(stream, value, baseline, float(evidence.effect[index])),
+            feature=stream.feature,
+            slice=stream.slice,
+            value=value,
+            baseline=baseline,
+            effect=float(evidence.effect[index]),
+            interval=(low, high),
+            evidence=float(evidence.weighted[index]),
+            threshold=reference.settings.thresholds.page,
+            onset=evidence.onset[index] or key.start,
+            confirmed=index in evidence.confirmed,
+        )
+
+
+def _in_its_unit(reference: Reference, stream: ev.Stream, value: float) -> float:
+    """A stream's value as people read it: a share, margin units, or as it is."""
+    if stream.kind == "share":
+        return float(np.exp(value))
+    if stream.kind == "level" and stream.feature is not None:
+        index = reference.layout.names.index(stream.feature)
+        return float(value * reference.deviation[index] * reference.layout.scale)
+    return value
+
+
+_WORDS = {
+    "share": "the share of {name} in the attributions",
+    "level": "the mean attribution of {name}",
+    "calibration_intercept": "the calibration intercept",
+    "smece": "the smooth calibration error",
+    "loss": "the mean loss of {name}",
+}
+
+
+def _say(stream: ev.Stream, value: float, baseline: float, effect: float) -> str:
+    subject = _WORDS[stream.kind].format(name=stream.feature or stream.slice or "all rows")
+    numbers = (
+        f"{value:.1%} instead of {baseline:.1%}" if stream.kind == "share" else f"{value:.3g} instead of {baseline:.3g}"
+    )
+    return f"{subject} is {numbers} ({effect:+.1f} window deviations)"

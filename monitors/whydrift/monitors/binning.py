@@ -1,0 +1,79 @@
+"""The cells that a baseline fixes for each feature.
+
+Every later window is counted over the same cells, so that windows can be added and compared. Beside the
+cells that the baseline saw there are four for what it did not: missing, below, above, and unseen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+MISSING = -1
+BELOW = -2
+ABOVE = -3
+UNSEEN = -4
+OUTSIDE = (MISSING, BELOW, ABOVE, UNSEEN)
+
+CELLS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureBins:
+    """A feature's cells: `edges` if it is numeric (ascending, first and last are the range that the
+    baseline saw), `categories` if it is not. Cell `i` is `[edges[i], edges[i + 1])`, the last one closed.
+    """
+
+    name: str
+    edges: tuple[float, ...] = ()
+    categories: tuple[str, ...] = ()
+
+    @property
+    def numeric(self) -> bool:
+        return not self.categories
+
+
+def fit_bins(name: str, values: pd.Series[Any], *, cells: int = CELLS) -> FeatureBins:
+    """Equal-mass cells of a numeric column, or its categories by frequency.
+
+    >>> fit_bins("x", pd.Series([1.0, 2.0, 3.0, 4.0]), cells=2).edges
+    (1.0, 2.5, 4.0)
+    >>> fit_bins("c", pd.Series(["b", "a", "b", None])).categories
+    ('a', 'b')
+    """
+    present = values.dropna()
+    if not pd.api.types.is_numeric_dtype(values):
+        return FeatureBins(name, categories=tuple(sorted(present.astype(str).unique())) or ("",))
+    if present.empty:
+        return FeatureBins(name, edges=(0.0, 0.0))
+    numbers = present.to_numpy(dtype=np.float64)
+    distinct = np.unique(numbers)
+    if distinct.size <= cells:
+        inner = (distinct[1:] + distinct[:-1]) / 2
+    else:
+        inner = np.unique(np.quantile(numbers, np.linspace(0, 1, cells + 1)[1:-1]))
+        inner = inner[(inner > distinct[0]) & (inner < distinct[-1])]
+    return FeatureBins(name, edges=(float(distinct[0]), *map(float, inner), float(distinct[-1])))
+
+
+def assign(bins: FeatureBins, values: pd.Series[Any]) -> npt.NDArray[np.int64]:
+    """Each value's cell, shape (n,): an index into the cells, or one of the four negative codes.
+
+    >>> assign(FeatureBins("x", edges=(0.0, 1.0, 2.0)), pd.Series([0.0, 1.0, 2.0, 2.1, -1.0, None]))
+    array([ 0,  1,  1, -3, -2, -1])
+    >>> assign(FeatureBins("c", categories=("a", "b")), pd.Series(["b", "z", None]))
+    array([ 1, -4, -1])
+    """
+    missing = values.isna().to_numpy()
+    if not bins.numeric:
+        codes = pd.Categorical(values.astype("string"), categories=list(bins.categories)).codes.astype(np.int64)
+        return np.where(missing, MISSING, np.where(codes < 0, UNSEEN, codes))
+    numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
+    edges = np.asarray(bins.edges)
+    cell = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, max(edges.size - 2, 0)).astype(np.int64)
+    cell = np.where(numbers < edges[0], BELOW, np.where(numbers > edges[-1], ABOVE, cell))
+    return np.where(missing, MISSING, cell)

@@ -1,0 +1,185 @@
+"""The hard channel: deterministic checks that page at once and spend no false-alarm budget.
+
+Limits on rates come from the baseline's own windows: the largest rate seen, three standard deviations between
+windows, two percentage points, and four standard errors of the window at hand. So a feed that is patchy by nature
+is judged by its own patchiness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from whydrift.monitors.attribution import cell_rates
+from whydrift.monitors.binning import MISSING, UNSEEN
+from whydrift.monitors.summary import NO_CELL, Layout
+from whydrift.monitors.verdict import Channel, Finding, Status
+
+FloatArray = npt.NDArray[np.float64]
+
+SLACK = 0.02
+HARMLESS = {"duplicate", "other_model_version", "unreadable_file", "label_without_record", "bad_label"}
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What the baseline allows of a rate: `largest` over its windows and the `deviation` between them."""
+
+    largest: float
+    deviation: float
+
+    def at(self, rows: float) -> float:
+        """The limit for a window of so many rows."""
+        p = min(max(self.largest, SLACK), 1 - SLACK)
+        return min(self.largest + 3 * self.deviation + SLACK + 4 * sqrt(p * (1 - p) / rows), 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """All limits and digests that a baseline fixes."""
+
+    missing: tuple[Limit, ...]
+    unseen: tuple[Limit, ...]
+    set_aside: Limit
+    differs: Limit
+    digests: dict[str, str]
+
+
+def fit_limits(frames: Sequence[pd.DataFrame], layout: Layout, digests: dict[str, str]) -> Limits:
+    """Limits from the frames of the baseline's window summaries."""
+
+    def per_feature(cell: int) -> tuple[Limit, ...]:
+        rates = np.array([cell_rates(f, layout, cell) for f in frames])
+        return tuple(_limit(rates[:, j]) for j in range(rates.shape[1]))
+
+    return Limits(
+        missing=per_feature(MISSING),
+        unseen=per_feature(UNSEEN),
+        set_aside=_limit([_set_aside_rate(f) for f in frames]),
+        differs=_limit([_quality_rate(f, "prediction_differs") for f in frames]),
+        digests=digests,
+    )
+
+
+def check(frame: pd.DataFrame, layout: Layout, limits: Limits, min_rows: int) -> list[Finding]:
+    """The checks that fail in a window. Rates of fewer than `min_rows` rows are not judged."""
+    found = list(_check_digests(frame, limits))
+    seen, explained = rows_seen(frame), _stat(frame, "quality", "explained")
+    if seen >= min_rows:
+        rate, limit = _set_aside_rate(frame), limits.set_aside.at(seen)
+        if rate > limit:
+            found.append(_finding("set_aside", rate, limits.set_aside.largest, limit, _why_set_aside(frame, rate)))
+    if explained >= min_rows:
+        found += _check_cells(frame, layout, limits, explained)
+        found += _check_quality(frame, limits, explained)
+    if (files := _stat(frame, "set_aside", "rows", name="unreadable_file")) > 0:
+        text = f"{files:.0f} log file(s) of the window could not be read; their rows are not in this verdict"
+        found.append(_finding("unreadable_file", files, 0.0, 0.0, text, status=Status.TICKET))
+    return found
+
+
+def rows_seen(frame: pd.DataFrame) -> float:
+    """Rows in the log: kept and set aside."""
+    aside = sum(n for reason, n in set_aside(frame).items() if reason not in {"unreadable_file", *_LABEL_REASONS})
+    return _stat(frame, "rows", "rows") + aside
+
+
+def set_aside(frame: pd.DataFrame) -> dict[str, int]:
+    """Rows set aside by reason."""
+    block = frame[frame["block"] == "set_aside"]
+    return {str(n): round(v) for n, v in zip(block["name"], block["value"], strict=True)}
+
+
+_LABEL_REASONS = {"label_without_record", "bad_label"}
+
+
+def _check_digests(frame: pd.DataFrame, limits: Limits) -> Iterator[Finding]:
+    names = frame.loc[frame["block"] == "digest", "name"]
+    for kind in ("model", "explainer"):
+        expected = limits.digests[kind]
+        seen = {n.removeprefix(f"{kind}=") for n in names if n.startswith(f"{kind}=")}
+        if seen - {expected}:
+            other = ", ".join(sorted(d[:12] for d in seen - {expected}))
+            text = f"the {kind} ({other}) is not the one that the baseline was made with ({expected[:12]})"
+            yield _finding(f"{kind}_digest", None, None, None, text)
+
+
+def _check_cells(frame: pd.DataFrame, layout: Layout, limits: Limits, rows: float) -> Iterator[Finding]:
+    for stream, cell, allowed, words in (
+        ("missing_rate", MISSING, limits.missing, "is missing in"),
+        ("unseen_rate", UNSEEN, limits.unseen, "has categories that the baseline never saw in"),
+    ):
+        for name, rate, limit in zip(layout.names, cell_rates(frame, layout, cell), allowed, strict=True):
+            most = limit.at(rows)
+            if rate > most:
+                text = f"{name} {words} {rate:.1%} of the rows; the baseline's windows had at most {limit.largest:.1%}"
+                yield _finding(stream, float(rate), limit.largest, most, text, feature=name)
+
+
+def _check_quality(frame: pd.DataFrame, limits: Limits, rows: float) -> Iterator[Finding]:
+    failures = _stat(frame, "quality", "not_additive")
+    if failures > 0:
+        text = f"{failures:.0f} explanations do not add up to the model's output"
+        yield _finding("additivity", failures / rows, 0.0, 0.0, text)
+    rate, limit = _quality_rate(frame, "prediction_differs"), limits.differs.at(rows)
+    if rate > limit:
+        text = f"{rate:.1%} of the logged predictions are not those of the registered model"
+        yield _finding("prediction_differs", rate, limits.differs.largest, limit, text)
+
+
+def _finding(
+    stream: str,
+    value: float | None,
+    baseline: float | None,
+    threshold: float | None,
+    message: str,
+    *,
+    feature: str | None = None,
+    status: Status = Status.PAGE,
+) -> Finding:
+    effect = None if value is None or baseline is None else value - baseline
+    return Finding(
+        channel=Channel.CHECK,
+        stream=stream,
+        status=status,
+        message=message,
+        feature=feature,
+        value=value,
+        baseline=baseline,
+        effect=effect,
+        threshold=threshold,
+        confirmed=True,
+    )
+
+
+def _why_set_aside(frame: pd.DataFrame, rate: float) -> str:
+    reasons = {r: n for r, n in set_aside(frame).items() if r not in HARMLESS}
+    most = max(sorted(reasons), key=lambda r: reasons[r])
+    return f"{rate:.1%} of the rows do not fit the contract, most of them for {most} ({reasons[most]} rows)"
+
+
+def _set_aside_rate(frame: pd.DataFrame) -> float:
+    seen = rows_seen(frame)
+    return sum(n for r, n in set_aside(frame).items() if r not in HARMLESS) / seen if seen else 0.0
+
+
+def _quality_rate(frame: pd.DataFrame, stat: str) -> float:
+    explained = _stat(frame, "quality", "explained")
+    return _stat(frame, "quality", stat) / explained if explained else 0.0
+
+
+def _stat(frame: pd.DataFrame, block: str, stat: str, *, name: str = "") -> float:
+    chosen = (frame["block"] == block) & (frame["stat"] == stat) & (frame["cell"] == NO_CELL) & (frame["name"] == name)
+    return float(frame.loc[chosen, "value"].sum())
+
+
+def _limit(rates: Iterable[float]) -> Limit:
+    present = np.array([r for r in rates if not np.isnan(r)])
+    if not present.size:
+        return Limit(1.0, 0.0)
+    return Limit(float(present.max()), float(present.std(ddof=1)) if present.size > 1 else 0.0)

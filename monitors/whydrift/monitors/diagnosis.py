@@ -1,0 +1,166 @@
+"""From findings to a cause: what moved, where, since when, and what to look at next.
+
+The order is that of certainty. A model or explainer that is not the baseline's explains everything after it, so it
+comes first; then broken data, which is counted and not estimated; only then what the evidence names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from whydrift.monitors.attribution import Split
+from whydrift.monitors.summary import Layout
+from whydrift.monitors.verdict import Cause, CauseKind, Channel, Finding
+
+FloatArray = npt.NDArray[np.float64]
+
+_OUTCOME_STREAMS = {"calibration_intercept", "smece", "loss"}
+_RESPONSE_Z = 4.0  # of the response term over the baseline's windows
+_MOST = 0.9  # a slice holds the fault if so much of it lies there
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SplitNull:
+    """Mean and deviation of the response term over the baseline's own windows, shape (p,)."""
+
+    mean: FloatArray
+    deviation: FloatArray
+
+
+def fit_split_null(splits: Sequence[Split]) -> SplitNull:
+    """What the response term comes to where nothing moved."""
+    sizes = np.array([s.response_size for s in splits])
+    deviation = sizes.std(axis=0, ddof=1) if len(splits) > 1 else np.full(sizes.shape[1], np.inf)
+    return SplitNull(sizes.mean(axis=0), np.maximum(deviation, 1e-12))
+
+
+def diagnose(
+    findings: Sequence[Finding],
+    frame: pd.DataFrame,
+    layout: Layout,
+    split: Split | None,
+    null: SplitNull,
+    groups: Mapping[str, Sequence[str]],
+) -> Cause | None:
+    """The cause of a page; None where nothing was found."""
+    checks = {f.stream: f for f in findings if f.channel is Channel.CHECK}
+    changed = (
+        (CauseKind.MODEL_CHANGED, ("model_digest", "prediction_differs"), _NEXT_MODEL),
+        (CauseKind.EXPLAINER_CHANGED, ("explainer_digest", "additivity"), _NEXT_EXPLAINER),
+    )
+    for kind, streams, next_step in changed:
+        hits = [checks[s] for s in streams if s in checks]
+        if hits:
+            grounds = tuple(f.message for f in hits)
+            return Cause(kind=kind, sentence=grounds[0], onset=_onset(hits), grounds=grounds, next_step=next_step)
+    broken = [f for f in findings if f.stream in {"missing_rate", "unseen_rate", "set_aside"}]
+    if broken:
+        return _data_broken(broken, frame, groups)
+    return _from_evidence([f for f in findings if f.channel is Channel.EVIDENCE], layout, split, null, groups)
+
+
+_NEXT_MODEL = "Compare the deployed model with the registered version; if the change is meant, make a new baseline."
+_NEXT_EXPLAINER = "Compare library versions and the background with the baseline's manifest; make a new baseline."
+
+
+def _data_broken(broken: list[Finding], frame: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> Cause:
+    features = tuple(dict.fromkeys(f.feature for f in broken if f.feature is not None))
+    group = _group(features, groups)
+    missing = [f for f in broken if f.stream == "missing_rate"]
+    place = _where_missing(frame, [f.feature for f in missing if f.feature]) if missing else None
+    if missing:
+        worst = max(f.value or 0.0 for f in missing)
+        subject = f"the {group} columns ({_list(features)})" if group else _list(features)
+        sentence = f"{subject} {'is' if len(features) == 1 and not group else 'are'} missing in {worst:.0%} of the rows"
+        sentence += f", nearly all of them {place}" if place else ""
+        next_step = f"Look at the job that fills {group or _list(features)}" + (f" for {place}." if place else ".")
+    else:
+        sentence = broken[0].message
+        next_step = "Look at what writes the inference log: the row accounting names the first fault of each row."
+    return Cause(
+        kind=CauseKind.DATA_BROKEN,
+        sentence=sentence,
+        onset=_onset(broken),
+        features=features,
+        group=group,
+        slice=place,
+        grounds=tuple(f.message for f in broken),
+        next_step=next_step,
+    )
+
+
+def _from_evidence(
+    evidence: list[Finding],
+    layout: Layout,
+    split: Split | None,
+    null: SplitNull,
+    groups: Mapping[str, Sequence[str]],
+) -> Cause | None:
+    if not evidence:
+        return None
+    outcome = sum(f.evidence or 0.0 for f in evidence if f.stream in _OUTCOME_STREAMS)
+    total = sum(f.evidence or 0.0 for f in evidence)
+    if outcome > total / 2:
+        leading = [f for f in evidence if f.stream in _OUTCOME_STREAMS]
+        kind, next_step = CauseKind.CONCEPT_CHANGED, "Compare outcomes at equal scores; ask what changed in the world."
+    else:
+        leading = [f for f in evidence if f.stream not in _OUTCOME_STREAMS]
+        kind, next_step = _inputs_or_joint([f.feature for f in leading if f.feature], layout, split, null)
+    features = tuple(dict.fromkeys(f.feature for f in leading if f.feature is not None))
+    return Cause(
+        kind=kind,
+        sentence=leading[0].message,
+        onset=_onset(leading[:1]),
+        features=features,
+        group=_group(features, groups),
+        slice=leading[0].slice,
+        grounds=tuple(f.message for f in leading),
+        next_step=next_step,
+    )
+
+
+def _inputs_or_joint(
+    features: list[str], layout: Layout, split: Split | None, null: SplitNull
+) -> tuple[CauseKind, str]:
+    if split is None:
+        return CauseKind.UNKNOWN, "No row of this window could be explained; look at the row accounting."
+    rows = [layout.names.index(f) for f in features]
+    excess = np.maximum(split.response_size[rows] - null.mean[rows] - _RESPONSE_Z * null.deviation[rows], 0.0)
+    if (excess > split.composition_size[rows]).any():
+        return CauseKind.JOINT_MOVED, "The same inputs are answered differently: look at what moves together with them."
+    return CauseKind.INPUTS_MOVED, "Compare the inputs of these features with the baseline's, at their source."
+
+
+def _where_missing(frame: pd.DataFrame, features: list[str]) -> str | None:
+    """The slice that holds nearly all rows which miss the features, if one does and is itself nearly all missing."""
+    missing = frame[(frame["block"] == "missing") & frame["name"].isin(features)]
+    rows = frame[(frame["block"] == "slice") & (frame["stat"] == "rows")].set_index("slice")["value"]
+    whole = frame[(frame["block"] == "input") & (frame["stat"] == "rows") & (frame["cell"] == -1)]
+    total = whole[whole["name"].isin(features)]["value"].sum()
+    by_slice = missing.groupby("slice")["value"].sum()
+    for name, count in by_slice.sort_values(ascending=False).items():
+        if count >= _MOST * total and count >= _MOST * rows.get(name, np.inf) * len(features):
+            return str(name)
+    return None
+
+
+def _group(features: Sequence[str], groups: Mapping[str, Sequence[str]]) -> str | None:
+    """The smallest configured group that holds all of them, if they are several."""
+    holding = [name for name, members in groups.items() if len(features) > 1 and set(features) <= set(members)]
+    return min(holding, key=lambda name: len(groups[name])) if holding else None
+
+
+def _onset(findings: Sequence[Finding]) -> datetime:
+    return min(f.onset for f in findings if f.onset is not None)
+
+
+def _list(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"

@@ -1,0 +1,325 @@
+"""Self-starting standardisation: each stream's window value becomes one number that is N(0, 1) without a change.
+
+A plug-in baseline mean is wrong by an amount that never goes away, and every cumulative detector ends up
+firing on it. So nothing is plugged in: a window is predicted from the windows before it only, by a ridge
+regression on the calendar, and its error is divided by what the errors before it were. Under Gaussian
+noise these recursive residuals are independent and exactly t distributed (Brown, Durbin & Evans, JRSS B
+1975, doi 10.1111/j.2517-6161.1975.tb01532.x; Quesenberry, J. Quality Technology 1991).
+
+Shapes: `m` streams, `p` calendar regressors. A stream that a window does not carry is left untouched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+MIN_HISTORY = 8  # residuals before a stream may speak: a t with fewer degrees of freedom says too little
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_INTERCEPT_RIDGE = 1e-8
+_WEEKDAY_RIDGE = 0.25
+_VALUE_LIMIT = 1e100  # squares of squares of it still are finite
+_UNIT_FLOOR = (1e-6, 1e-9)  # of the stream's level, and absolute: a constant stream is given this much noise
+_VARIANCE_FLOOR = 1e-4  # in units of the fitted variance
+_LEARN_LIMIT = 6.0  # a window moves the regression as if it lay at most this many sd off
+_MAX_LEVERAGE = 2.0
+_NEVER = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What the baseline fixes about each stream, arrays (m,). Values are held as `(value - centre) / unit`.
+
+    `unit` is the standard deviation of a typical window, `between` the share of `unit**2` that is
+    between-window variance and not sampling; `group` numbers the streams whose variances are pooled.
+    """
+
+    centre: FloatArray
+    unit: FloatArray
+    between: FloatArray
+    group: IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the windows so far taught, per stream: the regression, the noise and its autocorrelation."""
+
+    information: FloatArray  # (m, p, p)
+    moment: FloatArray  # (m, p)
+    rss: FloatArray
+    df: IntArray
+    previous: FloatArray  # the residual of the window that started at `last`
+    last: IntArray  # microseconds since 1970
+    cross: FloatArray
+    square: FloatArray
+    pairs: IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Residuals:
+    """One window against its prediction, arrays (m,).
+
+    `q` is N(0, 1) without a change; `effect` is the residual in window standard deviations, `expected` and
+    `half_width` (95 %) are in the stream's own units, `noise` is the window's sd in `Scale.unit`. `heard`
+    marks the streams that were observed and have a history; the others have q = effect = 0.
+    """
+
+    q: FloatArray
+    effect: FloatArray
+    expected: FloatArray
+    half_width: FloatArray
+    noise: FloatArray
+    observed: BoolArray
+    heard: BoolArray
+
+
+def microseconds(time: datetime) -> int:
+    """Microseconds since 1970 of an aware time.
+
+    >>> microseconds(datetime(1970, 1, 2, tzinfo=UTC))
+    86400000000
+    """
+    return (time - _EPOCH) // timedelta(microseconds=1)
+
+
+def from_microseconds(time: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=time)
+
+
+def calendar(start: datetime, width: timedelta) -> FloatArray:
+    """The regressors of a window, (p,): 1, seven weekday dummies, and two daily harmonics if it is shorter than a day.
+
+    >>> calendar(datetime(2026, 11, 21, tzinfo=UTC), timedelta(days=1))
+    array([1., 0., 0., 0., 0., 0., 1., 0.])
+    >>> calendar(datetime(2026, 11, 21, 6, tzinfo=UTC), timedelta(hours=1))[8:].round(3)
+    array([ 0.,  1., -1.,  0.])
+    """
+    weekday = np.zeros(7)
+    weekday[start.weekday()] = 1.0
+    if width >= timedelta(days=1):
+        return np.concatenate([[1.0], weekday])
+    angle = 2 * np.pi * (start.hour + start.minute / 60 + start.second / 3600) / 24
+    daily = [np.cos(angle), np.sin(angle), np.cos(2 * angle), np.sin(2 * angle)]
+    return np.concatenate([[1.0], weekday, daily])
+
+
+def observed_in(values: FloatArray, variances: FloatArray) -> BoolArray:
+    """Where a window carries a stream: neither its value nor its sampling variance is NaN."""
+    return np.asarray(~(np.isnan(values) | np.isnan(variances)))
+
+
+def fit_scale(values: FloatArray, variances: FloatArray, design: FloatArray, group: IntArray) -> Scale:
+    """Scale of every stream from D baseline windows: values and variances (D, m), design (D, p), group (m,).
+
+    The between-window variance is the calendar-adjusted variance less the mean sampling variance, but at
+    least 5 % of it (method of moments). A constant stream is given a small unit, never zero.
+    """
+    seen = observed_in(values, variances)
+    count = np.maximum(seen.sum(axis=0), 1)
+    value = np.where(seen, _bounded(values), 0.0)
+    centre = value.sum(axis=0) / count
+    value = np.where(seen, value - centre, 0.0)
+    sampling = np.where(seen, _bounded_variance(variances), 0.0).sum(axis=0) / count
+    ridge = _ridge(design.shape[1])
+    gram = np.einsum("tj,ta,tb->jab", seen, design, design)
+    moment = value.T @ design
+    beta = np.linalg.solve(gram + ridge, moment[:, :, None])[:, :, 0]
+    rss = np.where(seen, (value - design @ beta.T) ** 2, 0.0).sum(axis=0)
+    used = np.trace(np.linalg.solve(gram + ridge, gram), axis1=1, axis2=2)
+    variance = rss / np.maximum(count - used, 1.0)
+    between = np.maximum(variance - sampling, 0.05 * variance)
+    floor = np.maximum(_UNIT_FLOOR[0] * np.abs(centre), _UNIT_FLOOR[1])
+    # Nothing is known of a stream's noise from one window: unit 1, and it learns in production.
+    total = np.where(seen.sum(axis=0) > 1, np.maximum(between + sampling, floor**2), 1.0 + sampling)
+    return Scale(centre, np.sqrt(total), 1 - sampling / total, group)
+
+
+def no_history(streams: int, regressors: int) -> History:
+    """The state before any window: an all but flat prior on the level, a weak one on the calendar."""
+    zero, none = np.zeros(streams), np.zeros(streams, dtype=np.int64)
+    return History(
+        information=np.tile(_ridge(regressors), (streams, 1, 1)),
+        moment=np.zeros((streams, regressors)),
+        rss=zero,
+        df=none,
+        previous=zero,
+        last=np.full(streams, _NEVER),
+        cross=zero,
+        square=zero,
+        pairs=none,
+    )
+
+
+def advance(
+    scale: Scale, history: History, start: datetime, width: timedelta, values: FloatArray, variances: FloatArray
+) -> tuple[History, Residuals]:
+    """Judge one window, values and variances (m,), by the windows before it; then learn from it."""
+    observed = observed_in(values, variances)
+    value = np.where(observed, (_bounded(values) - scale.centre) / scale.unit, 0.0)
+    sampling = np.where(observed, _bounded_variance(variances) / scale.unit**2, 1 - scale.between)
+    relative = np.clip(scale.between + sampling, 1e-6, 1e12)
+    design = calendar(start, width)
+
+    prediction, leverage = _predict(history, design)
+    spread = np.sqrt(relative + leverage)
+    residual = (value - prediction) / spread
+    phi = autocorrelation(history)
+    now = microseconds(start)
+    adjacent = history.last == now - width // timedelta(microseconds=1)
+    innovation = np.where(adjacent, (residual - phi * history.previous) / np.sqrt(1 - phi**2), residual)
+
+    variance, df = moderate(history.rss / np.maximum(history.df, 1), history.df, scale.unit, scale.group)
+    noise = np.sqrt(variance)
+    ready = history.df >= MIN_HISTORY
+    heard = observed & ready
+    result = Residuals(
+        q=np.where(heard, t_to_normal(innovation / noise, np.maximum(df, 1.0)), 0.0),
+        effect=np.where(heard, residual / noise, 0.0),
+        expected=scale.centre + scale.unit * prediction,
+        half_width=np.where(ready, _quantile(df) * noise * spread * scale.unit, np.inf),
+        noise=noise * np.sqrt(relative),
+        observed=observed,
+        heard=heard,
+    )
+    # One absurd window must not make a stream deaf for months. A window is still never left out for
+    # its own residual: that would bias what is learned.
+    limit = np.where(ready, _LEARN_LIMIT * noise, np.inf)
+    kept = np.clip(residual, -limit, limit)
+    # The first value of a stream, or of a weekday, tells the level and nothing about the noise: its error
+    # is the prior's guess.
+    counted = observed & (leverage <= _MAX_LEVERAGE)
+    learned = _learn(
+        history,
+        counted=counted,
+        adjacent=counted & adjacent,
+        residual=kept,
+        innovation=np.clip(innovation, -limit, limit),
+    )
+    information = history.information + np.multiply.outer(observed / relative, np.outer(design, design))
+    moment = history.moment + np.outer(observed * (prediction + kept * spread) / relative, design)
+    return replace(
+        learned,
+        information=information,
+        moment=moment,
+        last=np.where(counted, now, history.last),
+    ), result
+
+
+def autocorrelation(history: History) -> float:
+    """Lag-1 autocorrelation of the residuals, pooled over the streams, and made larger to be on the safe side.
+
+    `r + (1 + 3 r) / N` undoes Kendall's bias of a series of N pairs, half a standard error is added. With
+    fewer than `MIN_HISTORY` pairs it is 0: nothing is judged by then.
+    """
+    used = (history.pairs > 0) & (history.square > 0)
+    if not used.any():
+        return 0.0
+    pairs = history.pairs[used]
+    length = float(pairs.mean())
+    if length < MIN_HISTORY:
+        return 0.0
+    pooled = float((pairs * history.cross[used] / history.square[used]).sum() / pairs.sum())
+    return float(np.clip(pooled + (1 + 3 * pooled) / length + 0.5 / np.sqrt(length), 0.0, 0.9))
+
+
+def moderate(variance: FloatArray, df: IntArray, unit: FloatArray, group: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Empirical-Bayes variances and their degrees of freedom, each (m,) (Smyth 2004, doi 10.2202/1544-6115.1027).
+
+    Each variance is drawn towards the typical one of its `group`, the more the less the variances differ
+    beyond chance; one prior weight serves all groups. `variance` is in units of `unit**2`, but what is
+    compared is the variance in the group's own units: a unit fitted to the same windows would make all
+    streams look alike. Streams without a history, or constant ones, neither give nor take.
+    """
+    floored = np.maximum(variance, _VARIANCE_FLOOR)
+    ready = (df >= MIN_HISTORY) & (variance > _VARIANCE_FLOOR)
+    own, member, half = floored[ready], group[ready], df[ready] / 2
+    size = np.bincount(member)
+    spare = member.size - np.count_nonzero(size)
+    if spare < 1:
+        return floored, df.astype(np.float64)
+    log_unit = 2 * np.log(unit[ready])
+    level = np.log(own) + log_unit - special.digamma(half) + np.log(half)
+    location = np.bincount(member, level) / np.maximum(size, 1)
+    excess = ((level - location[member]) ** 2).sum() / spare - special.polygamma(1, half).mean()
+    prior_df, offset = np.inf, 0.0
+    if excess > 0:
+        prior_df = 2 * _inverse_trigamma(excess)
+        offset = special.digamma(prior_df / 2) - np.log(prior_df / 2)
+    weight = 1.0 if np.isinf(prior_df) else prior_df / (prior_df + df[ready])
+    typical = np.exp(np.clip(location[member] + offset - log_unit, -300, 300))
+    total = df.astype(np.float64)
+    # A prior learned from the group knows no more than the group's residuals taken together.
+    total[ready] = np.minimum(df[ready] + prior_df, np.bincount(member, df[ready])[member])
+    floored[ready] = np.maximum(weight * typical + (1 - weight) * own, _VARIANCE_FLOOR)
+    return floored, total
+
+
+def t_to_normal(t: FloatArray, df: FloatArray) -> FloatArray:
+    """The standard normal value with the same tail probability as `t`; it saturates at 37 where that leaves the floats.
+
+    >>> t_to_normal(np.array([0.0, -2.0, 1e9]), np.array([10.0, 10.0, 1e3])).round(2)
+    array([ 0.  , -1.79, 37.05])
+    """
+    tail = np.maximum(special.stdtr(df, -np.abs(t)), 1e-300)
+    return np.asarray(np.copysign(special.ndtri(tail), t))
+
+
+def _predict(history: History, design: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The predicted value and its variance relative to the noise, each (m,)."""
+    right = np.stack([history.moment, np.broadcast_to(design, history.moment.shape)], axis=2)
+    solved = np.linalg.solve(history.information, right)
+    return solved[:, :, 0] @ design, np.maximum(solved[:, :, 1] @ design, 0.0)
+
+
+def _learn(
+    history: History, *, counted: BoolArray, adjacent: BoolArray, residual: FloatArray, innovation: FloatArray
+) -> History:
+    """The noise and its autocorrelation with one window more."""
+    return replace(
+        history,
+        rss=history.rss + np.where(counted, innovation**2, 0.0),
+        df=history.df + counted,
+        previous=np.where(counted, residual, history.previous),
+        cross=history.cross + np.where(adjacent, residual * history.previous, 0.0),
+        square=history.square + np.where(adjacent, (residual**2 + history.previous**2) / 2, 0.0),
+        pairs=history.pairs + adjacent,
+    )
+
+
+def _ridge(regressors: int) -> FloatArray:
+    return np.diag([_INTERCEPT_RIDGE] + [_WEEKDAY_RIDGE] * (regressors - 1))
+
+
+def _bounded(values: FloatArray) -> FloatArray:
+    return np.clip(values, -_VALUE_LIMIT, _VALUE_LIMIT)
+
+
+def _bounded_variance(variances: FloatArray) -> FloatArray:
+    return np.clip(variances, 0.0, _VALUE_LIMIT**2)
+
+
+def _quantile(df: FloatArray) -> FloatArray:
+    """The 97.5 % quantile of t. Few different degrees of freedom occur, and it is slow."""
+    distinct, where = np.unique(np.maximum(df, 1.0), return_inverse=True)
+    return np.asarray(special.stdtrit(distinct, 0.975)[where])
+
+
+def _inverse_trigamma(value: float) -> float:
+    """Solve trigamma(y) = value by Newton steps on its reciprocal, which is convex and nearly linear."""
+    root = 0.5 + 1 / value
+    for _ in range(50):
+        trigamma = float(special.polygamma(1, root))
+        change = trigamma * (1 - trigamma / value) / float(special.polygamma(2, root))
+        root += change
+        if abs(change) < 1e-9 * root:
+            break
+    return root

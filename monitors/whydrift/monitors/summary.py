@@ -1,0 +1,337 @@
+"""The additive summary of a window: the only thing that outlives the rows.
+
+A `WindowSummary` is one long Arrow table, a row a sum:
+
+    block  slice  name  cell  stat  hi  lo          value = hi + lo / 2**32
+
+Sums are fixed-point integers, so that merging is adding integers: associative, commutative, and exact. Any
+split of the same rows, in any order, gives the same bytes. Rounding happens once, per row and term, to 2**-32
+of a unit; a term outside ±2**30 units is held at that bound. The empty table is the zero.
+
+| block       | slice | name    | cell     | stats                                                       |
+|-------------|-------|---------|----------|-------------------------------------------------------------|
+| rows        |       |         |          | rows, weight, weight2                                       |
+| digest      |       | kind=d  |          | rows                                                        |
+| set_aside   |       | reason  |          | rows                                                        |
+| input       |       | feature | x-cell   | rows, weight                                                |
+| slice       | s     |         |          | rows, weight                                                |
+| missing     | s     | feature |          | rows: those of slice s that miss the feature                |
+| attribution |       | feature | x-cell   | weight, value, square, absolute, cross (absolute x total)   |
+| total       |       |         |          | weight, weight2, absolute, absolute2, output, output2, base |
+| quality     |       |         |          | explained, not_additive, prediction_differs                 |
+| score       |       |         | mesh     | weight                                                      |
+| outcome     |       |         | mesh     | labelled, positive                                          |
+| loss        | s     |         |          | rows, positives, weight, weight2, loss, loss2               |
+
+Attributions and outputs are in units of `Layout.scale`, losses are squared errors in units of `Layout.loss_scale`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from whydrift.monitors.binning import FeatureBins, assign
+from whydrift.monitors.calibration import MESH, split
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+KEYS = ("block", "slice", "name", "cell", "stat")
+SCHEMA = pa.schema(
+    [
+        ("block", pa.string()),
+        ("slice", pa.string()),
+        ("name", pa.string()),
+        ("cell", pa.int32()),
+        ("stat", pa.string()),
+        ("hi", pa.int64()),
+        ("lo", pa.int64()),
+    ]
+)
+NO_CELL = -100
+BITS = 32
+LIMIT = 2.0**30
+CHUNK = 2**20  # rows whose limbs a float64 adds without rounding: 2**20 * 2**32 < 2**53
+
+ADDITIVITY_TOLERANCE = 1e-3  # of the output's scale
+PREDICTION_TOLERANCE = 1e-4  # a probability, or of the output's scale
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a baseline fixes, so that every later window can be added to and compared with it.
+
+    `scale` (a power of two near the standard deviation of the output) is the unit of attributions; `link` says
+    how the output relates to the logged prediction: `logit` means prediction = sigmoid(output).
+    """
+
+    task: Literal["binary", "regression"]
+    link: Literal["logit", "identity"]
+    scale: float
+    loss_scale: float
+    features: tuple[FeatureBins, ...]
+    slices: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(bins.name for bins in self.features)
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """Rows with their attributions: `features` (n, p) frame, `values` (n, p), the others (n,)."""
+
+    features: pd.DataFrame
+    prediction: FloatArray
+    weight: FloatArray
+    values: FloatArray
+    output: FloatArray
+    base: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """Rows with their mature labels: `features` (n, p) frame, the others (n,)."""
+
+    features: pd.DataFrame
+    prediction: FloatArray
+    weight: FloatArray
+    label: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class WindowSummary:
+    """The table of the module's docstring, in canonical order and without zeros."""
+
+    table: pa.Table
+
+    @classmethod
+    def zero(cls) -> WindowSummary:
+        return cls(SCHEMA.empty_table())
+
+    def frame(self) -> pd.DataFrame:
+        """The table with one float column `value` instead of the limbs."""
+        frame = self.table.to_pandas()
+        frame["value"] = frame.pop("hi").astype(np.float64) + frame.pop("lo") / 2.0**BITS
+        return frame
+
+    def to_bytes(self) -> bytes:
+        """Parquet; equal summaries give equal bytes."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(self.table, sink, compression="zstd", store_schema=False)
+        return bytes(sink.getvalue())
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> WindowSummary:
+        return cls(pq.read_table(pa.BufferReader(data)).cast(SCHEMA))
+
+
+def merge(summaries: Iterable[WindowSummary]) -> WindowSummary:
+    """The summary of all rows together.
+
+    >>> merge([]) == WindowSummary.zero()
+    True
+    """
+    tables = [s.table for s in summaries]
+    if not tables:
+        return WindowSummary.zero()
+    sums = pa.concat_tables(tables).group_by(list(KEYS), use_threads=False).aggregate([("hi", "sum"), ("lo", "sum")])
+    lo = sums["lo_sum"].to_numpy()
+    hi = sums["hi_sum"].to_numpy() + (lo >> BITS)
+    lo = lo & ((1 << BITS) - 1)
+    table = pa.table([*(sums[k] for k in KEYS), pa.array(hi), pa.array(lo)], schema=SCHEMA)
+    table = table.filter(pa.array((hi != 0) | (lo != 0)))
+    return WindowSummary(table.sort_by([(k, "ascending") for k in KEYS]).combine_chunks())
+
+
+def count_set_aside(counts: Mapping[str, int]) -> WindowSummary:
+    """A summary that holds only how many rows were set aside, by reason."""
+    return _collect(_term("set_aside", "rows", np.array([n]), name=reason) for reason, n in counts.items())
+
+
+def count_digests(digests: Mapping[str, str], rows: int) -> WindowSummary:
+    """A summary that holds only which model and explainer the rows were explained with."""
+    return _collect(_term("digest", "rows", np.array([rows]), name=f"{kind}={d}") for kind, d in digests.items())
+
+
+def summarise(batch: Explained, layout: Layout) -> WindowSummary:
+    """Reduce explained rows: inputs, attributions, scores, slices and the explanations' quality."""
+    return merge(_collect(_explained_terms(part, layout)) for part in _chunks(batch))
+
+
+def summarise_outcomes(batch: Outcomes, layout: Layout) -> WindowSummary:
+    """Reduce rows whose labels are mature: the calibration mesh and the loss per slice."""
+    return merge(_collect(_outcome_terms(part, layout)) for part in _chunks(batch))
+
+
+def slice_names(bins: FeatureBins) -> list[str]:
+    """The names of a slice column's values, by cell.
+
+    >>> slice_names(FeatureBins("origin", categories=("EWR", "JFK")))
+    ['origin=EWR', 'origin=JFK']
+    >>> slice_names(FeatureBins("age", edges=(0.0, 30.0, 99.0)))
+    ['age=[0, 30)', 'age=[30, 99]']
+    """
+    if not bins.numeric:
+        return [f"{bins.name}={c}" for c in bins.categories]
+    pairs = list(zip(bins.edges[:-1], bins.edges[1:], strict=True))
+    return [f"{bins.name}=[{a:g}, {b:g}{']' if i == len(pairs) - 1 else ')'}" for i, (a, b) in enumerate(pairs)]
+
+
+_Batch = TypeVar("_Batch", Explained, Outcomes)
+_Rows = list[tuple[str, str, str, int, str, int, int]]
+
+
+def _explained_terms(batch: Explained, layout: Layout) -> Iterator[_Rows]:
+    w = batch.weight
+    yield _term("rows", "rows", np.ones_like(w))
+    yield _term("rows", "weight", w)
+    yield _term("rows", "weight2", w * w)
+    z = batch.values / layout.scale
+    total = np.zeros_like(w)
+    for j in range(z.shape[1]):  # by column: a sum along rows could depend on the memory layout
+        total += np.abs(z[:, j])
+    for j, bins in enumerate(layout.features):
+        cells = assign(bins, batch.features[bins.name])
+        yield _term("input", "rows", np.ones_like(w), name=bins.name, cells=cells)
+        yield _term("input", "weight", w, name=bins.name, cells=cells)
+        phi = np.ascontiguousarray(z[:, j])
+        size = np.abs(phi)
+        stats = {
+            "weight": w,
+            "value": w * phi,
+            "square": w * phi * phi,
+            "absolute": w * size,
+            "cross": w * size * total,
+        }
+        for stat, term in stats.items():
+            yield _term("attribution", stat, term, name=bins.name, cells=cells)
+    output = batch.output / layout.scale
+    base = np.full_like(w, batch.base / layout.scale)
+    for stat, term in {
+        "absolute": total,
+        "absolute2": total * total,
+        "output": output,
+        "output2": output * output,
+    }.items():
+        yield _term("total", stat, w * term)
+    yield _term("total", "weight", w)
+    yield _term("total", "weight2", w * w)
+    yield _term("total", "base", w * base)
+    yield from _quality_terms(batch, z, output, base, layout)
+    if layout.task == "binary":
+        yield from _mesh_terms("score", "weight", batch.prediction, w)
+    yield from _slice_terms(batch, layout)
+
+
+def _quality_terms(
+    batch: Explained, z: FloatArray, output: FloatArray, base: FloatArray, layout: Layout
+) -> Iterator[_Rows]:
+    explained = base.copy()
+    for j in range(z.shape[1]):
+        explained += z[:, j]
+    if layout.link == "logit":
+        difference = np.abs(1 / (1 + np.exp(-batch.output)) - batch.prediction)
+    else:
+        difference = np.abs(batch.output - batch.prediction) / layout.scale
+    yield _term("quality", "explained", np.ones_like(output))
+    yield _term("quality", "not_additive", 1.0 * (np.abs(explained - output) > ADDITIVITY_TOLERANCE))
+    yield _term("quality", "prediction_differs", 1.0 * (difference > PREDICTION_TOLERANCE))
+
+
+def _slice_terms(batch: Explained, layout: Layout) -> Iterator[_Rows]:
+    for name, chosen in _slices(batch.features, layout):
+        rows = np.flatnonzero(chosen)
+        yield _term("slice", "rows", np.ones(rows.size), slice_=name)
+        yield _term("slice", "weight", batch.weight[rows], slice_=name)
+        for feature in layout.names:
+            missing = batch.features[feature].isna().to_numpy()[rows]
+            yield _term("missing", "rows", 1.0 * missing, slice_=name, name=feature)
+
+
+def _outcome_terms(batch: Outcomes, layout: Layout) -> Iterator[_Rows]:
+    w = batch.weight
+    if layout.task == "binary":
+        yield from _mesh_terms("outcome", "labelled", batch.prediction, w)
+        yield from _mesh_terms("outcome", "positive", batch.prediction, w * batch.label)
+    error = (batch.label - batch.prediction) / layout.loss_scale
+    loss = error * error
+    positive = 1.0 * (batch.label > 0)
+    everything = [("", np.ones(w.size, dtype=bool))]
+    for name, chosen in [*everything, *_slices(batch.features, layout)]:
+        v = w[chosen]
+        stats = {
+            "rows": np.ones_like(v),
+            "positives": positive[chosen],
+            "weight": v,
+            "weight2": v * v,
+            "loss": v * loss[chosen],
+            "loss2": v * loss[chosen] * loss[chosen],
+        }
+        for stat, term in stats.items():
+            yield _term("loss", stat, term, slice_=name)
+
+
+def _slices(features: pd.DataFrame, layout: Layout) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+    for bins in layout.features:
+        if bins.name in layout.slices:
+            cells = assign(bins, features[bins.name])
+            for cell, name in enumerate(slice_names(bins)):
+                yield name, cells == cell
+
+
+def _mesh_terms(block: str, stat: str, p: FloatArray, amount: FloatArray) -> Iterator[_Rows]:
+    low, upper = split(p)
+    yield _term(block, stat, amount * (1 - upper), cells=low)
+    yield _term(block, stat, amount * upper, cells=low + 1)
+
+
+def _term(
+    block: str,
+    stat: str,
+    terms: FloatArray | IntArray,
+    *,
+    slice_: str = "",
+    name: str = "",
+    cells: IntArray | None = None,
+) -> _Rows:
+    """Exact sums of `terms` by cell."""
+    fixed = np.rint(np.clip(terms, -LIMIT, LIMIT) * 2.0**BITS).astype(np.int64)
+    keys, index = (np.array([NO_CELL]), np.zeros(fixed.size, np.int64)) if cells is None else _codes(cells)
+    hi = np.bincount(index, weights=fixed >> BITS, minlength=keys.size)
+    lo = np.bincount(index, weights=fixed & ((1 << BITS) - 1), minlength=keys.size)
+    return [(block, slice_, name, int(k), stat, int(h), int(v)) for k, h, v in zip(keys, hi, lo, strict=True)]
+
+
+def _codes(cells: IntArray) -> tuple[IntArray, IntArray]:
+    """Cells are small integers from NO_CELL up: shift instead of sorting."""
+    shifted = cells - NO_CELL
+    present = np.flatnonzero(np.bincount(shifted, minlength=MESH - NO_CELL))
+    lookup = np.zeros(present[-1] + 1 if present.size else 1, dtype=np.int64)
+    lookup[present] = np.arange(present.size)
+    return present + NO_CELL, lookup[shifted]
+
+
+def _collect(terms: Iterable[_Rows]) -> WindowSummary:
+    rows = [row for term in terms for row in term]
+    columns: list[Any] = [list(c) for c in zip(*rows, strict=True)] or [[] for _ in SCHEMA]
+    return merge([WindowSummary(pa.table(columns, schema=SCHEMA))])
+
+
+def _chunks(batch: _Batch) -> Iterator[_Batch]:
+    """Parts small enough that `_term` adds without rounding; rows of one frame stay together."""
+    for start in range(0, len(batch.features), CHUNK):
+        part = slice(start, start + CHUNK)
+        cut = {
+            f.name: value[part] if isinstance(value := getattr(batch, f.name), pd.DataFrame | np.ndarray) else value
+            for f in fields(batch)
+        }
+        yield replace(batch, **cut)

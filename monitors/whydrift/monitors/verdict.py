@@ -1,0 +1,245 @@
+"""What every monitor returns: a status, findings, a cause, and what stands behind them.
+
+A `Verdict` is plain data. The report, the metrics, the gate and the audit log are views of it; its JSON
+schema is committed as `configs/verdict.schema.json`. Times are UTC; shares and rates are in [0, 1];
+attributions are in the units of the model's margin (log-odds for a binary classifier).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+SCHEMA_VERSION = 1
+
+
+class Status(StrEnum):
+    """What a window's evaluation came to. A check that did not run is never `OK`."""
+
+    OK = "ok"
+    TICKET = "ticket"
+    PAGE = "page"
+    INSUFFICIENT_DATA = "insufficient_data"
+    NOT_EVALUATED = "not_evaluated"
+
+
+class Channel(StrEnum):
+    """Where a finding comes from: budgeted statistics, or a deterministic check."""
+
+    EVIDENCE = "evidence"
+    CHECK = "check"
+
+
+class CauseKind(StrEnum):
+    """What moved."""
+
+    DATA_BROKEN = "data_broken"
+    MODEL_CHANGED = "model_changed"
+    EXPLAINER_CHANGED = "explainer_changed"
+    INPUTS_MOVED = "inputs_moved"
+    JOINT_MOVED = "joint_moved"
+    CONCEPT_CHANGED = "concept_changed"
+    LABEL_BROKEN = "label_broken"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowKey:
+    """What a window's results are filed under; every output's name derives from it."""
+
+    model: str
+    model_version: str
+    baseline_id: str
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One stream or check that spoke.
+
+    `effect` is (value - baseline) in between-window standard deviations for evidence, and in units of
+    the value for a check. `evidence` is the stream's weighted part of the model-level e-detector, to be
+    read against `threshold`; for a check `threshold` is the limit on `value`.
+    """
+
+    channel: Channel
+    stream: str
+    status: Status
+    message: str
+    feature: str | None = None
+    slice: str | None = None
+    value: float | None = None
+    baseline: float | None = None
+    effect: float | None = None
+    interval: tuple[float, float] | None = None
+    evidence: float | None = None
+    threshold: float | None = None
+    onset: datetime | None = None
+    confirmed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """Why, in one sentence, with the numbers it rests on."""
+
+    kind: CauseKind
+    sentence: str
+    onset: datetime
+    features: tuple[str, ...] = ()
+    group: str | None = None
+    slice: str | None = None
+    grounds: tuple[str, ...] = ()
+    next_step: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """The stated false-alarm budget and what was spent.
+
+    `evidence` is the model-level e-detector now; a page needs `page_threshold`. By the budget lemma at
+    most `windows / page_threshold` false pages are expected in `windows` watched windows.
+    """
+
+    false_pages: float
+    period_days: float
+    page_threshold: float
+    ticket_threshold: float
+    evidence: float
+    windows: int
+    pages: int
+    expected_false_pages: float
+    learning: bool
+    armed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detectable:
+    """The smallest shift that would have been found within `windows` windows.
+
+    `effect_sd` is in between-window standard deviations; `example_share_ratio` says it for the most
+    important feature: the share would have had to change by this factor.
+    """
+
+    windows: int
+    effect_sd: float
+    example_feature: str | None = None
+    example_share_ratio: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureAttribution:
+    """A feature's part in the window and in the baseline.
+
+    `shift` is its part of the score shift; `composition` and `response` sum to it (Kitagawa's split:
+    the feature's own inputs moved, or the same inputs are answered differently).
+    """
+
+    feature: str
+    share: float
+    baseline_share: float
+    level: float
+    baseline_level: float
+    shift: float
+    composition: float
+    response: float
+    missing_rate: float
+    baseline_missing_rate: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreShift:
+    """The mean margin now and then. `shift` equals the sum of the features' shifts plus `base_shift`."""
+
+    mean: float
+    baseline_mean: float
+    shift: float
+    base_shift: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReliabilityBin:
+    """One point of the reliability diagram with its 90 % consistency band."""
+
+    predicted: float
+    observed: float
+    lower: float
+    upper: float
+    rows: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationResult:
+    """Calibration of the newest mature cohort, beside the baseline's mean over its windows.
+
+    `intercept` is calibration in the large (the slope held at 1), `slope` is Cox's.
+    """
+
+    cohort_start: datetime
+    cohort_end: datetime
+    rows: int
+    positives: int
+    intercept: float
+    slope: float
+    smece: float
+    brier: float
+    baseline_intercept: float | None
+    baseline_smece: float | None
+    baseline_brier: float | None
+    diagram: tuple[ReliabilityBin, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceResult:
+    """One configured slice. Losses are means over mature labels, None where there are too few."""
+
+    slice: str
+    rows: int
+    labelled: int
+    share: float
+    baseline_share: float
+    loss: float | None
+    baseline_loss: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowCounts:
+    """Row accounting: seen = explained + set aside (+ not sampled)."""
+
+    seen: int
+    explained: int
+    labelled: int
+    set_aside: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retraining:
+    """Whether this window raises a retraining request, and why or why not."""
+
+    requested: bool
+    reason: str
+    labelled_since_onset: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """All that is known of one window."""
+
+    key: WindowKey
+    status: Status
+    headline: str
+    since: datetime | None
+    findings: tuple[Finding, ...]
+    cause: Cause | None
+    retraining: Retraining
+    budget: Budget
+    detectable: tuple[Detectable, ...]
+    attribution: tuple[FeatureAttribution, ...]
+    score: ScoreShift | None
+    calibration: CalibrationResult | None
+    slices: tuple[SliceResult, ...]
+    rows: RowCounts
+    missing_windows: int
+    digests: dict[str, str]
+    schema_version: int = SCHEMA_VERSION

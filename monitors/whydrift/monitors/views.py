@@ -1,0 +1,229 @@
+"""From an assessed window to its verdict: the tables that a person reads beside the decision."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import numpy as np
+import pandas as pd
+
+from whydrift.monitors import calibration as cal
+from whydrift.monitors.assessment import Assessed, Reference
+from whydrift.monitors.attribution import cell_rates
+from whydrift.monitors.binning import MISSING
+from whydrift.monitors.checks import rows_seen, set_aside
+from whydrift.monitors.evidence import smallest_detectable
+from whydrift.monitors.streams import MIN_LABELLED, all_slices, losses, score_mesh
+from whydrift.monitors.verdict import (
+    Budget,
+    CalibrationResult,
+    CauseKind,
+    Detectable,
+    FeatureAttribution,
+    RowCounts,
+    ScoreShift,
+    SliceResult,
+    Status,
+    Verdict,
+)
+
+_HORIZONS = (2, 7, 14, 30)
+_BAND_SEED = 0  # the bands of equal cohorts are equal
+
+_CAUSE_WORDS = {
+    CauseKind.DATA_BROKEN: "Data broken",
+    CauseKind.MODEL_CHANGED: "Model changed",
+    CauseKind.EXPLAINER_CHANGED: "Explainer changed",
+    CauseKind.INPUTS_MOVED: "Inputs moved",
+    CauseKind.JOINT_MOVED: "Joint distribution moved",
+    CauseKind.CONCEPT_CHANGED: "Concept changed",
+    CauseKind.LABEL_BROKEN: "Labels broken",
+    CauseKind.UNKNOWN: "Something changed",
+}
+
+
+def write_verdict(reference: Reference, assessed: Assessed, digests: dict[str, str]) -> Verdict:
+    """The verdict of one window."""
+    cause = assessed.cause
+    return Verdict(
+        key=assessed.window.key,
+        status=assessed.status,
+        headline=_headline(reference, assessed),
+        since=cause.onset if cause is not None else None,
+        findings=assessed.findings,
+        cause=cause,
+        retraining=assessed.retraining,
+        budget=_budget(reference, assessed),
+        detectable=_detectable(reference, assessed),
+        attribution=_attribution(reference, assessed),
+        score=_score(reference, assessed),
+        calibration=_calibration(reference, assessed),
+        slices=_slices(reference, assessed),
+        rows=_rows(assessed),
+        missing_windows=assessed.missing_windows,
+        digests=digests,
+    )
+
+
+def _headline(reference: Reference, assessed: Assessed) -> str:
+    if assessed.cause is not None:
+        since = assessed.cause.onset
+        time = f"{since:%Y-%m-%d}" if reference.settings.width >= timedelta(days=1) else f"{since:%Y-%m-%d %H:%M} UTC"
+        return f"{_CAUSE_WORDS[assessed.cause.kind]} since {time}: {assessed.cause.sentence}."
+    if assessed.status is Status.INSUFFICIENT_DATA:
+        explained = _rows(assessed).explained
+        return f"Cannot tell: {explained} rows could be explained, {reference.settings.min_rows} are needed."
+    if assessed.status is Status.TICKET:
+        return f"Worth a look: {assessed.findings[0].message}."
+    if reference.detector.learning:
+        return f"No check failed. Still learning: {reference.windows} baseline windows, 28 are needed for a budget."
+    return "Nothing that the budget calls a change."
+
+
+def _budget(reference: Reference, assessed: Assessed) -> Budget:
+    settings, evidence = reference.settings, assessed.evidence
+    return Budget(
+        false_pages=settings.false_pages,
+        period_days=settings.period / timedelta(days=1),
+        page_threshold=settings.thresholds.page,
+        ticket_threshold=settings.thresholds.ticket,
+        evidence=evidence.model,
+        windows=evidence.windows,
+        pages=evidence.pages,
+        expected_false_pages=evidence.expected_false_pages,
+        learning=reference.detector.learning,
+        armed=evidence.armed,
+    )
+
+
+def _detectable(reference: Reference, assessed: Assessed) -> tuple[Detectable, ...]:
+    effects = smallest_detectable(reference.detector, assessed.state, _HORIZONS)
+    if not reference.layout.features:
+        return tuple(Detectable(windows=w, effect_sd=e) for w, e in zip(_HORIZONS, effects, strict=True))
+    top = int(np.argmax(reference.moments.share))
+    # Half widths are 95 % intervals of one window, so 1.96 window deviations.
+    deviation = float(assessed.evidence.half_width[top]) / 1.96
+    return tuple(
+        Detectable(
+            windows=windows,
+            effect_sd=effect,
+            example_feature=reference.layout.names[top],
+            example_share_ratio=float(np.exp(min(effect * deviation, 50.0))) if np.isfinite(deviation) else None,
+        )
+        for windows, effect in zip(_HORIZONS, effects, strict=True)
+    )
+
+
+def _attribution(reference: Reference, assessed: Assessed) -> tuple[FeatureAttribution, ...]:
+    """By share, largest first; the empty tuple where the window could not be judged."""
+    now, split, layout = assessed.moments, assessed.split, reference.layout
+    if now is None or split is None:
+        return ()
+    missing = cell_rates(assessed.frame, layout, MISSING)
+    missing_before = cell_rates(reference.frame, layout, MISSING)
+    rows = [
+        FeatureAttribution(
+            feature=name,
+            share=float(now.share[j]),
+            baseline_share=float(reference.moments.share[j]),
+            level=float(now.value[j] * layout.scale),
+            baseline_level=float(reference.moments.value[j] * layout.scale),
+            shift=float(split.shift[j] * layout.scale),
+            composition=float(split.composition[j] * layout.scale),
+            response=float(split.response[j] * layout.scale),
+            missing_rate=float(missing[j]),
+            baseline_missing_rate=float(missing_before[j]),
+        )
+        for j, name in enumerate(layout.names)
+    ]
+    return tuple(sorted(rows, key=lambda r: (-max(r.share, r.baseline_share), r.feature)))
+
+
+def _score(reference: Reference, assessed: Assessed) -> ScoreShift | None:
+    now, before, scale = assessed.moments, reference.moments, reference.layout.scale
+    if now is None:
+        return None
+    return ScoreShift(
+        mean=now.output * scale,
+        baseline_mean=before.output * scale,
+        shift=(now.output - before.output) * scale,
+        base_shift=(now.base - before.base) * scale,
+    )
+
+
+def _calibration(reference: Reference, assessed: Assessed) -> CalibrationResult | None:
+    """Of the newest mature cohort; None for a regression, or where its labels are too few."""
+    if assessed.outcomes is None or reference.layout.task != "binary":
+        return None
+    everything, mesh = losses(assessed.outcomes).get(""), score_mesh(assessed.outcomes)
+    fit = cal.cox(mesh) if mesh is not None else None
+    if everything is None or mesh is None or fit is None or everything.rows < MIN_LABELLED:
+        return None
+    settings, key = reference.settings, assessed.window.key
+    before = [(m, cal.cox(m)) for frame in reference.outcomes if (m := score_mesh(frame)) is not None]
+    return CalibrationResult(
+        cohort_start=key.start - settings.lag * settings.width,
+        cohort_end=key.end - settings.lag * settings.width,
+        rows=everything.rows,
+        positives=everything.positives,
+        intercept=fit.intercept_at_slope_one,
+        slope=fit.slope,
+        smece=cal.smece(mesh),
+        brier=cal.brier(mesh),
+        baseline_intercept=_mean([c.intercept_at_slope_one for _, c in before if c is not None]),
+        baseline_smece=_mean([cal.smece(m) for m, _ in before]),
+        baseline_brier=_mean([cal.brier(m) for m, _ in before]),
+        diagram=cal.reliability(mesh, np.random.default_rng(_BAND_SEED)),
+    )
+
+
+def _mean(values: list[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _slices(reference: Reference, assessed: Assessed) -> tuple[SliceResult, ...]:
+    now, before = _slice_rows(assessed.frame), _slice_rows(reference.frame)
+    loss = losses(assessed.outcomes) if assessed.outcomes is not None else {}
+    loss_before = losses(_merged(reference)) if reference.outcomes else {}
+    unit = reference.layout.loss_scale**2
+    total, total_before = _all_rows(assessed.frame), _all_rows(reference.frame)
+    found = []
+    for name in all_slices(reference.layout):
+        own, old = loss.get(name), loss_before.get(name)
+        found.append(
+            SliceResult(
+                slice=name,
+                rows=round(now.get(name, 0.0)),
+                labelled=own.rows if own is not None else 0,
+                share=now.get(name, 0.0) / total if total else 0.0,
+                baseline_share=before.get(name, 0.0) / total_before if total_before else 0.0,
+                loss=own.mean * unit if own is not None and own.rows >= MIN_LABELLED else None,
+                baseline_loss=old.mean * unit if old is not None and old.rows >= MIN_LABELLED else None,
+            )
+        )
+    return tuple(found)
+
+
+def _merged(reference: Reference) -> pd.DataFrame:
+    """All baseline outcomes as one frame; sums of the same key are added where they are read."""
+    return pd.concat(reference.outcomes, ignore_index=True)
+
+
+def _slice_rows(frame: pd.DataFrame) -> dict[str, float]:
+    block = frame[(frame["block"] == "slice") & (frame["stat"] == "rows")]
+    return {str(k): float(v) for k, v in zip(block["slice"], block["value"], strict=True)}
+
+
+def _all_rows(frame: pd.DataFrame) -> float:
+    return float(frame.loc[(frame["block"] == "rows") & (frame["stat"] == "rows"), "value"].sum())
+
+
+def _rows(assessed: Assessed) -> RowCounts:
+    outcomes = losses(assessed.outcomes) if assessed.outcomes is not None else {}
+    explained = assessed.frame[(assessed.frame["block"] == "quality") & (assessed.frame["stat"] == "explained")]
+    return RowCounts(
+        seen=round(rows_seen(assessed.frame)),
+        explained=round(float(explained["value"].sum())),
+        labelled=outcomes[""].rows if "" in outcomes else 0,
+        set_aside=set_aside(assessed.frame),
+    )

@@ -1,0 +1,252 @@
+"""The reference period: made once a model version, approved by a person, kept on the model in MLflow.
+
+    manifest.json        ids and digests of model, explainer, background and configuration; layout; approver
+    summaries.parquet    the window summaries that the statistics were fitted on
+    background.parquet   the rows that absent features come from
+    golden.parquet       rows with their attributions, to be replayed against the live model
+
+Parquet and JSON only: nothing here executes on load.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import tempfile
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import TypeAdapter, ValidationError
+
+from whydrift.monitors.assessment import BaselineWindow
+from whydrift.monitors.binning import fit_bins
+from whydrift.monitors.summary import SCHEMA, Layout, WindowSummary
+from whydrift.pipelines.config import Config
+from whydrift.pipelines.errors import BaselineError, ConfigError, NoDataError
+from whydrift.pipelines.explainers.protocol import Explainer
+from whydrift.pipelines.progress import progress
+from whydrift.pipelines.registry import LoadedModel, ModelVersion, Registry
+from whydrift.pipelines.rows import LogReader, Summariser, explainer_digest, make_explainer, total_set_aside
+from whydrift.pipelines.window import split
+
+logger = logging.getLogger(__name__)
+
+MANIFEST_VERSION = 1
+GOLDEN_ROWS = 500
+_MANIFEST, _SUMMARIES, _BACKGROUND, _GOLDEN = (
+    "manifest.json",
+    "summaries.parquet",
+    "background.parquet",
+    "golden.parquet",
+)
+_LAYOUT = TypeAdapter(Layout)
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A baseline as it is used: its id is the sha256 over its files' digests."""
+
+    id: str
+    layout: Layout
+    windows: tuple[BaselineWindow, ...]
+    background: pd.DataFrame
+    digests: dict[str, str]
+
+
+def make(config: Config, registry: Registry, version: ModelVersion, *, approver: str) -> str:
+    """Build the baseline of a model version from the configured period, store it, and return its id.
+
+    The same rows, model and configuration give the same id.
+
+    Raises:
+        NoDataError: the period has no rows that fit the model's signature.
+    """
+    windows = list(split(config.baseline.start, config.baseline.end, config.window.every))
+    model = registry.load(version)
+    log = LogReader(config, version, model.features)
+    records = [log.read(window) for window in progress(windows, "reading the reference period")]
+    frame = pd.concat([r.frame for r in records], ignore_index=True)
+    if frame.empty:
+        raise NoDataError(
+            f"the reference period {config.baseline.start:%F} to {config.baseline.end:%F} has no row that fits the"
+            f" signature of {version.uri}; set aside: {total_set_aside(records) or 'nothing'}"
+        )
+    background = _sample(frame, config.explainer.background_rows, salt="background")[list(model.features)]
+    explainer = make_explainer(config, model, background)
+    layout = _layout(config, model, explainer, frame)
+    summariser = Summariser(log, explainer, layout, model.digest)
+    made = [
+        BaselineWindow(window.start, summariser.summarise(record), summariser.outcomes(window))
+        for window, record in zip(progress(windows, "explaining the reference period"), records, strict=True)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        golden = _explain_golden(_sample(frame, GOLDEN_ROWS, salt="golden"), explainer, list(model.features))
+        _write_summaries(path / _SUMMARIES, made)
+        for name, table in ((_BACKGROUND, background), (_GOLDEN, golden)):
+            pq.write_table(pa.Table.from_pandas(table, preserve_index=False), path / name, compression="zstd")
+        manifest = _manifest(config, version, model, explainer, layout, path)
+        manifest["approved_by"] = approver
+        (path / _MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        registry.log_baseline(version, path, manifest["id"])
+    logger.info("baseline %s of %s: %d windows, %d rows", manifest["id"][:16], version.uri, len(made), len(frame))
+    return str(manifest["id"])
+
+
+def load(config: Config, registry: Registry, version: ModelVersion) -> Baseline:
+    """Fetch a version's baseline and check that it is the one that was approved, and made for this configuration.
+
+    Raises:
+        BaselineError: there is none, its files changed, or the configuration that shapes it did.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = registry.fetch_baseline(version, Path(folder))
+        try:
+            manifest: dict[str, Any] = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+            files = manifest["files"]
+            layout = _LAYOUT.validate_python(manifest["layout"])
+        except (OSError, ValueError, KeyError, ValidationError) as error:
+            raise BaselineError(f"the baseline of {version.uri} cannot be read: {error}; make it again") from error
+        changed = [name for name, digest in files.items() if _sha256(path / name) != digest]
+        if changed or _identity(manifest) != version.baseline_digest:
+            raise BaselineError(
+                f"the baseline of {version.uri} is not the one that was approved: {changed or 'its manifest'} changed"
+                " in MLflow; restore it, or make a new one with `whydrift baseline`"
+            )
+        _check_made_for(config, version, manifest, layout)
+        return Baseline(
+            id=manifest["id"],
+            layout=layout,
+            windows=_read_summaries(path / _SUMMARIES),
+            background=pq.read_table(path / _BACKGROUND).to_pandas(),
+            digests={"model": manifest["model_digest"], "explainer": manifest["explainer_digest"]},
+        )
+
+
+def _check_made_for(config: Config, version: ModelVersion, manifest: dict[str, Any], layout: Layout) -> None:
+    if (manifest["model"], manifest["model_version"]) != (version.name, version.version):
+        made_for = f"{manifest['model']} {manifest['model_version']}"
+        raise BaselineError(f"the baseline of {version.uri} was made for {made_for}; make one with `whydrift baseline`")
+    now = {
+        "window.every": _seconds(config),
+        "slices": list(config.slices),
+        "model.task": config.model.task,
+        "labels": config.labels is not None,
+    }
+    then = {
+        "window.every": manifest["window_seconds"],
+        "slices": list(layout.slices),
+        "model.task": layout.task,
+        "labels": manifest["labels"],
+    }
+    for name, value in now.items():
+        if value != then[name]:
+            raise BaselineError(
+                f"{name} is {value!r} now and was {then[name]!r} when the baseline of {version.uri} was made;"
+                " make a new one with `whydrift baseline`"
+            )
+
+
+def _layout(config: Config, model: LoadedModel, explainer: Explainer, frame: pd.DataFrame) -> Layout:
+    unknown = [s for s in config.slices if s not in model.features]
+    if unknown:
+        raise ConfigError(f"slices: {unknown[0]!r} is no feature of the model; it has {', '.join(model.features)}")
+    strangers = {m for members in config.groups.values() for m in members} - set(model.features)
+    if strangers:
+        raise ConfigError(f"groups: {min(strangers)!r} is no feature of the model; it has {', '.join(model.features)}")
+    output = explainer.explain(_sample(frame, 2000, salt="scale")[list(model.features)]).output
+    spread = float(output.std()) or 1.0
+    return Layout(
+        task=config.model.task,
+        link=explainer.link,
+        scale=float(2.0 ** np.round(np.log2(spread))),
+        loss_scale=1.0 if config.model.task == "binary" else float(2.0 ** np.round(np.log2(spread))),
+        features=tuple(fit_bins(name, frame[name]) for name in model.features),
+        slices=tuple(config.slices),
+    )
+
+
+def _sample(frame: pd.DataFrame, rows: int, *, salt: str) -> pd.DataFrame:
+    """Rows chosen by a hash of the event id: the same ones whatever the order."""
+    order = [hashlib.sha256(f"{salt}:{event}".encode()).digest() for event in frame["event_id"]]
+    chosen = pd.Series(order, index=frame.index).sort_values(kind="stable").index[:rows]
+    return frame.loc[chosen].reset_index(drop=True)
+
+
+def _explain_golden(rows: pd.DataFrame, explainer: Explainer, features: list[str]) -> pd.DataFrame:
+    golden = rows[features].copy()
+    explanation = explainer.explain(golden)
+    for j, name in enumerate(features):
+        golden[f"attribution:{name}"] = explanation.values[:, j]
+    golden["output"] = explanation.output
+    return golden
+
+
+def _manifest(
+    config: Config, version: ModelVersion, model: LoadedModel, explainer: Explainer, layout: Layout, folder: Path
+) -> dict[str, Any]:
+    manifest: dict[str, Any] = {
+        "schema_version": MANIFEST_VERSION,
+        "model": version.name,
+        "model_version": version.version,
+        "model_digest": model.digest,
+        "explainer": {"name": explainer.name, "parameters": dict(explainer.parameters)},
+        "explainer_digest": explainer_digest(explainer),
+        "config_digest": config.digest(),
+        "start": config.baseline.start.isoformat(),
+        "end": config.baseline.end.isoformat(),
+        "window_seconds": _seconds(config),
+        "labels": config.labels is not None,
+        "layout": _LAYOUT.dump_python(layout, mode="json"),
+        "files": {name: _sha256(folder / name) for name in (_SUMMARIES, _BACKGROUND, _GOLDEN)},
+        "libraries": {name: importlib.metadata.version(name) for name in ("whydrift", "numpy", "pandas", "pyarrow")},
+    }
+    return {**manifest, "id": _identity(manifest)}
+
+
+def _identity(manifest: dict[str, Any]) -> str:
+    """The baseline's id: a digest of all that shapes its numbers, and not of who approved it."""
+    content = {k: v for k, v in manifest.items() if k not in {"id", "approved_by", "libraries", "config_digest"}}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _write_summaries(path: Path, windows: list[BaselineWindow]) -> None:
+    tables = []
+    for window in windows:
+        for part, summary in (("summary", window.summary), ("outcomes", window.outcomes)):
+            if summary is not None:
+                size = summary.table.num_rows
+                start = pa.array([window.start] * size, pa.timestamp("us", "UTC"))
+                table = summary.table.append_column("start", start)
+                tables.append(table.append_column("part", pa.array([part] * size, pa.string())))
+    pq.write_table(pa.concat_tables(tables), path, compression="zstd")
+
+
+def _read_summaries(path: Path) -> tuple[BaselineWindow, ...]:
+    table = pq.read_table(path)
+
+    def part(start: datetime, name: str) -> WindowSummary | None:
+        chosen = table.filter(pc.and_(pc.equal(table["start"], start), pc.equal(table["part"], name)))
+        return WindowSummary(chosen.select(SCHEMA.names).cast(SCHEMA)) if chosen.num_rows else None
+
+    return tuple(
+        BaselineWindow(start, part(start, "summary") or WindowSummary.zero(), part(start, "outcomes"))
+        for start in sorted(pc.unique(table["start"]).to_pylist())
+    )
+
+
+def _seconds(config: Config) -> int:
+    return int(config.window.every.total_seconds())
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "absent"

@@ -1,0 +1,166 @@
+"""Which explainer fits a model.
+
+`auto` takes the first that fits: the model's own contributions, the closed form of a linear model, TreeSHAP, and
+for everything else sampling. What fits is tried, not believed: an exact explainer is accepted only if, on the
+background, its attributions add up to its output and its output gives the model's predictions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import pandas as pd
+
+from whydrift.pipelines.errors import ModelError
+from whydrift.pipelines.explainers.columns import Columns, digest
+from whydrift.pipelines.explainers.encoding import Encoding, split
+from whydrift.pipelines.explainers.linear import LinearModel
+from whydrift.pipelines.explainers.native import XGBoostTrees, is_xgboost, xgboost_link
+from whydrift.pipelines.explainers.permutation import PermutationExplainer
+from whydrift.pipelines.explainers.prediction import Predict, predictor
+from whydrift.pipelines.explainers.protocol import Explainer, Explanation, Link, Task, UnsuitedError
+from whydrift.pipelines.explainers.tree import SklearnTrees
+
+# XGBoost computes in float32; what is looked for here is a wrong algorithm, whose errors are of order 1.
+_TOLERANCE = 1e-4
+
+_HELP = (
+    "Supported are XGBoost models (native), linear models and scikit-learn's tree models, also behind column-wise"
+    " preprocessing (linear, tree), and anything with predict_proba or predict (permutation). To add a family, write"
+    " a class with `explain` as in explainers/linear.py and name it in FAMILIES of explainers/choose.py."
+)
+
+
+class Core(Protocol):
+    """An explainer of encoded rows, as the final estimator takes them."""
+
+    @property
+    def link(self) -> Link: ...
+
+    def explain(self, encoded: Any) -> Explanation: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedExplainer:
+    """Encodes rows, explains what the final estimator gets, and hands the attributions back to the features."""
+
+    name: str
+    core: Core
+    columns: Columns
+    encoding: Encoding
+    parameters: Mapping[str, str]
+    base: float = np.nan
+
+    @property
+    def link(self) -> Link:
+        return self.core.link
+
+    def explain(self, features: pd.DataFrame) -> Explanation:
+        """Explain n rows.
+
+        Raises:
+            ModelError: the model refuses the rows.
+        """
+        frame = self.columns.frame(features)
+        if frame.empty:
+            return Explanation(np.empty((0, len(self.columns.names))), self.base, np.empty(0))
+        try:
+            encoded = self.core.explain(self.encoding.encode(frame))
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"{self.name}: the model refuses the rows: {error}") from error
+        return self.encoding.decode(encoded, len(self.columns.names))
+
+
+def choose(
+    model: object,
+    *,
+    method: Literal["auto", "native", "tree", "linear", "permutation"],
+    task: Task,
+    background: pd.DataFrame,
+    features: Sequence[str],
+) -> Explainer:
+    """Make the explainer of a model.
+
+    Args:
+        model: What MLflow's own flavour loads: XGBoost, scikit-learn, or an object with predict_proba or predict.
+        method: A family, or `auto` for the first that fits.
+        task: `binary` where the model gives the probability of the positive class, `regression` for a value.
+        background: Baseline rows (b, p); absent features take their values from here where the family needs it.
+        features: Names of the p features, in the order that the attributions are to have.
+
+    Raises:
+        ModelError: no explainer fits, or not the one that was asked for; the message says why.
+    """
+    columns = Columns.of(background, features)
+    if columns.frame(background).empty:
+        raise ModelError("the explainer's background has no rows or no features")
+    model = getattr(model, "best_estimator_", model)  # of a hyperparameter search
+    predict = predictor(model, task, columns, background)
+    refusals = []
+    for family in FAMILIES if method == "auto" else {method} & FAMILIES.keys():
+        try:
+            return _checked(FAMILIES[family](model, task, columns, background), predict, background)
+        except UnsuitedError as error:
+            refusals.append(f"{family}: {error}")
+    if method not in {"auto", "permutation"}:
+        raise ModelError(f"no {method} explainer for this {type(model).__name__}. {'; '.join(refusals)}. {_HELP}")
+    return PermutationExplainer.of(predict, columns, "logit" if task == "binary" else "identity", background)
+
+
+def _native(model: Any, task: Task, columns: Columns, _background: pd.DataFrame) -> EncodedExplainer:
+    estimator = model.steps[-1][1] if hasattr(model, "steps") else model
+    if not is_xgboost(estimator):
+        raise UnsuitedError(f"{type(estimator).__name__} has no contributions of its own that are known here")
+    trees = XGBoostTrees.of(estimator, xgboost_link(estimator, task))
+    return EncodedExplainer("xgboost:pred_contribs", trees, columns, split(model, columns), _versions("xgboost"))
+
+
+def _linear(model: Any, task: Task, columns: Columns, background: pd.DataFrame) -> EncodedExplainer:
+    encoding = split(model, columns)
+    frame = columns.frame(background)
+    core = LinearModel.of(encoding.estimator, task, encoding.encode(frame))
+    return EncodedExplainer("linear", core, columns, encoding, {"background": digest(frame), **_versions("sklearn")})
+
+
+def _tree(model: Any, task: Task, columns: Columns, _background: pd.DataFrame) -> EncodedExplainer:
+    encoding = split(model, columns)
+    core = SklearnTrees.of(encoding.estimator, task)
+    return EncodedExplainer("shap:tree", core, columns, encoding, _versions("shap", "sklearn"))
+
+
+# What `auto` tries, in this order, before it samples.
+FAMILIES: dict[str, Callable[[Any, Task, Columns, pd.DataFrame], EncodedExplainer]] = {
+    "native": _native,
+    "linear": _linear,
+    "tree": _tree,
+}
+
+
+def _versions(*modules: str) -> dict[str, str]:
+    return {name: str(import_module(name).__version__) for name in modules}
+
+
+def _checked(explainer: EncodedExplainer, predict: Predict, background: pd.DataFrame) -> EncodedExplainer:
+    """The explainer, if it is right about the background.
+
+    Raises:
+        UnsuitedError: it is not, e.g. shap's TreeExplainer on HistGradientBoosting with categorical splits.
+    """
+    try:
+        explanation = explainer.explain(background)
+    except ModelError as error:
+        raise UnsuitedError(str(error)) from error
+    output = explanation.output
+    scale = max(1.0, float(np.abs(output).max()))
+    residual = float(np.abs(explanation.residual()).max())
+    if not residual <= _TOLERANCE * scale:
+        raise UnsuitedError(f"attributions of {explainer.name} miss the model's output by up to {residual:.2g}")
+    predicted = 1 / (1 + np.exp(-output)) if explainer.link == "logit" else output
+    gap = float(np.abs(predicted - predict(explainer.columns.frame(background))).max())
+    if not gap <= _TOLERANCE * scale:
+        raise UnsuitedError(f"what {explainer.name} explains differs from the model's predictions by up to {gap:.2g}")
+    return replace(explainer, base=explanation.base)

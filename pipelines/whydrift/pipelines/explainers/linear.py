@@ -1,0 +1,54 @@
+"""Linear models in closed form: the Shapley value of feature j is w_j (x_j - mean of x_j over the background).
+
+Source: Strumbelj and Kononenko 2014, doi:10.1007/s10115-013-0679-x. Features are taken as independent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from whydrift.pipelines.explainers.encoding import matrix
+from whydrift.pipelines.explainers.protocol import Explanation, FloatArray, Link, Task, UnsuitedError
+
+
+@dataclass(frozen=True, slots=True)
+class LinearModel:
+    """`output = intercept + sum_j weights_j x_j`; `means` are those of the encoded background, (q,)."""
+
+    weights: FloatArray
+    intercept: float
+    means: FloatArray
+    link: Link
+
+    @classmethod
+    def of(cls, model: Any, task: Task, background: Any) -> LinearModel:
+        """Read the coefficients of a fitted model.
+
+        Raises:
+            UnsuitedError: it has no coefficients, or more than one set of them.
+        """
+        if not hasattr(model, "coef_") or not hasattr(model, "intercept_"):
+            raise UnsuitedError(f"{type(model).__name__} is not a linear model: it has no coef_ and intercept_")
+        rows = matrix(background)
+        weights = np.asarray(model.coef_, dtype=np.float64).ravel()
+        intercept = np.ravel(np.asarray(model.intercept_, dtype=np.float64))
+        if weights.size != rows.shape[1] or intercept.size != 1:
+            raise UnsuitedError(f"{type(model).__name__} has more than one output")
+        return cls(weights, float(intercept[0]), rows.mean(axis=0), "logit" if task == "binary" else "identity")
+
+    def explain(self, encoded: Any) -> Explanation:
+        """Attributions of encoded rows; ValueError where one has a missing value, as the model itself would say.
+
+        Products are summed by numpy and not by BLAS, whose order of summation depends on the number of rows.
+        """
+        rows = matrix(encoded)
+        if not np.isfinite(rows).all():
+            raise ValueError("a linear model takes no missing or infinite values; impute them in the model's pipeline")
+        return Explanation(
+            self.weights * (rows - self.means),
+            float(self.intercept + np.sum(self.weights * self.means)),
+            self.intercept + np.sum(self.weights * rows, axis=1),
+        )

@@ -1,0 +1,72 @@
+"""A model's predictions as the inference log has them: the probability of the positive class, or the value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from whydrift.pipelines.errors import ModelError
+from whydrift.pipelines.explainers.columns import Columns
+from whydrift.pipelines.explainers.encoding import as_input, single_threaded, split
+from whydrift.pipelines.explainers.native import XGBoostTrees, is_xgboost
+from whydrift.pipelines.explainers.protocol import FloatArray, Task
+
+Predict = Callable[[pd.DataFrame], FloatArray]
+
+
+def predictor(model: Any, task: Task, columns: Columns, background: pd.DataFrame) -> Predict:
+    """A function from frames of `Columns`'s form, n rows, to predictions (n,); it is tried on the background.
+
+    Raises:
+        ModelError: the model cannot predict, or not what the task asks for.
+    """
+    answer = _answer(model, task, columns)
+
+    def predict(frame: pd.DataFrame) -> FloatArray:
+        values = np.asarray(answer(frame), dtype=np.float64)
+        if task == "binary" and values.ndim == 2 and values.shape[1] == 2:
+            values = values[:, 1]
+        if values.ndim == 2 and values.shape[1] == 1:
+            values = values[:, 0]
+        if values.shape != (len(frame),):
+            raise ModelError(
+                f"{type(model).__name__} predicts an array of shape {values.shape} for {len(frame)} rows;"
+                f" a {task} model gives one number a row. Check model.task"
+            )
+        return values
+
+    _check(predict, model, task, columns.frame(background))
+    return predict
+
+
+def _answer(model: Any, task: Task, columns: Columns) -> Callable[[pd.DataFrame], Any]:
+    if is_xgboost(model):
+        trees, encoding = XGBoostTrees.of(model, "identity"), split(model, columns)
+        return lambda frame: trees.predict(encoding.encode(frame))
+    method = "predict_proba" if task == "binary" and hasattr(model, "predict_proba") else "predict"
+    if not hasattr(model, method):
+        raise ModelError(
+            f"{type(model).__name__} has neither predict_proba nor predict; log the model in its own MLflow flavour,"
+            " or wrap it in an object that has one of them"
+        )
+    call = getattr(single_threaded(model), method)
+    return lambda frame: call(as_input(model, frame))
+
+
+def _check(predict: Predict, model: Any, task: Task, frame: pd.DataFrame) -> None:
+    try:
+        values = predict(frame)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{type(model).__name__} cannot predict the background rows: {error}") from error
+    if task == "regression":
+        return
+    if values.min() < 0 or values.max() > 1:
+        raise ModelError(f"{type(model).__name__} predicts {values.min():.4g} to {values.max():.4g}: no probabilities")
+    if not hasattr(model, "predict_proba") and np.isin(values, (0, 1)).all():
+        raise ModelError(
+            f"{type(model).__name__} predicts classes, and attributions need probabilities: log a model with"
+            " predict_proba, or one whose predict gives the probability"
+        )

@@ -1,0 +1,69 @@
+"""What an explainer is, and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from whydrift.pipelines.errors import ModelError
+
+FloatArray = npt.NDArray[np.float64]
+Task = Literal["binary", "regression"]
+Link = Literal["logit", "identity"]
+
+
+class UnsuitedError(ModelError):
+    """One kind of explainer does not fit the model; another may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Attributions of n rows over p features, in the space where they add up to the model's output.
+
+    `values` is (n, p), its columns in the order of the features; `base` is the output expected where no feature is
+    known; `output` is (n,) and comes from the model itself, so that `values.sum(axis=1) + base - output` says how
+    well the attributions explain it.
+    """
+
+    values: FloatArray
+    base: float
+    output: FloatArray
+
+    def residual(self) -> FloatArray:
+        """What the attributions leave unexplained, (n,); rounding error for an exact explainer."""
+        return np.asarray(self.values.sum(axis=1) + self.base - self.output)
+
+
+class Explainer(Protocol):
+    """The one method that a family of explainers has to offer.
+
+    A row's attributions may depend on nothing but the row: windows are explained in batches of any size, and the
+    sums over them have to come out bit for bit the same.
+    """
+
+    @property
+    def name(self) -> str:
+        """Family and algorithm, e.g. `xgboost:pred_contribs`."""
+
+    @property
+    def link(self) -> Link:
+        """How output and prediction are related: `logit`: prediction = sigmoid(output); `identity`: they are equal."""
+
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        """All that changes the numbers, versions of libraries included; goes into the explainer's digest."""
+
+    def explain(self, features: pd.DataFrame) -> Explanation:
+        """Explain n rows.
+
+        Args:
+            features: one column a feature; numbers (NaN where missing) or strings (None or NaN where missing).
+
+        Raises:
+            ModelError: the model refuses the rows.
+        """

@@ -1,0 +1,99 @@
+"""What every stage of one model's job needs, opened once a process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+
+from whydrift.monitors.assessment import Reference, Settings, refer
+from whydrift.monitors.evidence import Thresholds
+from whydrift.monitors.policy import RetrainingPolicy
+from whydrift.monitors.verdict import WindowKey
+from whydrift.pipelines import baseline as baselines
+from whydrift.pipelines.config import Config
+from whydrift.pipelines.errors import ConfigError, NoDataError
+from whydrift.pipelines.registry import ModelVersion, Registry
+from whydrift.pipelines.rows import LogReader, Summariser, make_explainer
+from whydrift.pipelines.store import Store
+from whydrift.pipelines.window import Window
+
+
+@dataclass(frozen=True)
+class Job:
+    """One monitored model. The alias is resolved when the job opens, and never again."""
+
+    config: Config
+    registry: Registry
+    version: ModelVersion
+    store: Store
+
+    @classmethod
+    def open(cls, config: Config) -> Job:
+        """Raises ModelError or StoreError."""
+        registry = Registry(config.mlflow.tracking_uri)
+        version = registry.resolve(config.model.name, config.model.alias)
+        return cls(config, registry, version, Store(config.store))
+
+    @cached_property
+    def baseline(self) -> baselines.Baseline:
+        return baselines.load(self.config, self.registry, self.version)
+
+    @cached_property
+    def summariser(self) -> Summariser:
+        model = self.registry.load(self.version)
+        explainer = make_explainer(self.config, model, self.baseline.background)
+        log = LogReader(self.config, self.version, model.features)
+        return Summariser(log, explainer, self.baseline.layout, model.digest)
+
+    @cached_property
+    def reference(self) -> Reference:
+        return refer(self.baseline.windows, self.baseline.layout, settings(self.config), self.baseline.digests)
+
+    def key(self, window: Window) -> WindowKey:
+        """What the window's results are filed under."""
+        return WindowKey(
+            model=self.version.name,
+            model_version=self.version.version,
+            baseline_id=self.baseline.id,
+            start=window.start,
+            end=window.end,
+        )
+
+
+def settings(config: Config) -> Settings:
+    """The configuration as the monitors take it."""
+    budget, retraining = config.budget, config.retraining
+    return Settings(
+        width=config.window.every,
+        min_rows=config.window.min_rows,
+        labels=config.labels is not None,
+        lag=config.label_lag,
+        thresholds=Thresholds(page=config.windows_in(budget.page), ticket=config.windows_in(budget.ticket)),
+        false_pages=budget.page.false_alarms,
+        period=budget.page.per,
+        groups=config.groups,
+        policy=RetrainingPolicy(
+            causes=frozenset(retraining.causes),
+            min_labelled_rows=retraining.min_labelled_rows,
+            cooldown=retraining.cooldown,
+        ),
+    )
+
+
+def refuse_unfit(config: Config, windows: Sequence[Window]) -> None:
+    """Windows that production has not finished, or that the baseline was made of, are not judged.
+
+    Raises:
+        NoDataError: a window ends in the future.
+        ConfigError: a window starts before the reference period's end.
+    """
+    for window in windows:
+        if window.end > datetime.now(UTC):
+            raise NoDataError(f"the window {window} ends in the future; its log cannot be complete")
+        if window.start < config.baseline.end:
+            raise ConfigError(
+                f"the window {window} starts before the reference period ends ({config.baseline.end:%FT%TZ});"
+                " production windows come after it"
+            )

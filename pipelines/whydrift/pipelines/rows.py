@@ -1,0 +1,139 @@
+"""The only part that touches rows: read a window, explain it, reduce it, forget it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from whydrift.monitors.summary import (
+    Explained,
+    Layout,
+    Outcomes,
+    WindowSummary,
+    count_digests,
+    count_set_aside,
+    merge,
+    summarise,
+    summarise_outcomes,
+)
+from whydrift.pipelines.config import Config
+from whydrift.pipelines.explainers.choose import choose
+from whydrift.pipelines.explainers.protocol import Explainer
+from whydrift.pipelines.registry import LoadedModel, ModelVersion
+from whydrift.pipelines.sources.records import FeatureKind, Records, Source
+from whydrift.pipelines.sources.table import TableSource, read_labels
+from whydrift.pipelines.window import Window
+
+BATCH = 65_536  # rows explained at once: bounds memory; a row's attributions do not depend on its batch
+
+SOURCES = {"table": TableSource}
+
+
+@dataclass(frozen=True, slots=True)
+class LogReader:
+    """Reads the windows of one model version's inference log."""
+
+    config: Config
+    version: ModelVersion
+    features: Mapping[str, FeatureKind]
+
+    def read(self, window: Window) -> Records:
+        """The window's records."""
+        log = self.config.inference_log
+        source: Source = SOURCES[log.kind](log, task=self.config.model.task, version=self.version.version)
+        return source.read(window, self.features)
+
+
+@dataclass(frozen=True, slots=True)
+class Summariser:
+    """Reduces records against a baseline's layout, explained by the deployed model's explainer."""
+
+    log: LogReader
+    explainer: Explainer
+    layout: Layout
+    model_digest: str
+
+    def summarise(self, records: Records) -> WindowSummary:
+        """Explain the records and reduce them, with what was set aside and who explained."""
+        parts = [count_set_aside(records.set_aside)]
+        for start in range(0, len(records.frame), BATCH):
+            batch = records.frame.iloc[start : start + BATCH]
+            features = batch[list(self.log.features)]
+            explanation = self.explainer.explain(features)
+            finite = np.isfinite(explanation.values).all(axis=1) & np.isfinite(explanation.output)
+            if not finite.all():
+                parts.append(count_set_aside({"not_explainable": int((~finite).sum())}))
+            explained = Explained(
+                features=features[finite],
+                prediction=batch["prediction"].to_numpy(np.float64)[finite],
+                weight=batch["weight"].to_numpy(np.float64)[finite],
+                values=explanation.values[finite],
+                output=explanation.output[finite],
+                base=explanation.base,
+            )
+            parts.append(summarise(explained, self.layout))
+        digests = {"model": self.model_digest, "explainer": explainer_digest(self.explainer)}
+        return merge([*parts, count_digests(digests, len(records.frame))])
+
+    def outcomes(self, cohort: Window) -> WindowSummary | None:
+        """The cohort's labels that came within their time to mature; None where the model has none.
+
+        Whenever this runs, the answer is the same: labels that came later do not count.
+        """
+        config = self.log.config
+        labels = config.labels
+        if labels is None:
+            return None
+        due = cohort.end + config.label_lag * config.window.every
+        arrived = read_labels(labels, cohort.start, due)
+        records = self.log.read(cohort)
+        joined = records.frame.merge(arrived.frame[["event_id", "label"]], on="event_id", how="inner")
+        batch = Outcomes(
+            features=joined[list(self.log.features)],
+            prediction=joined["prediction"].to_numpy(np.float64),
+            weight=joined["weight"].to_numpy(np.float64),
+            label=joined["label"].to_numpy(np.float64),
+        )
+        return summarise_outcomes(batch, self.layout)
+
+    def stray_labels(self, window: Window) -> WindowSummary:
+        """Counts of labels that arrived in the window and fit no record of the windows that they can belong to."""
+        labels = self.log.config.labels
+        if labels is None:
+            return WindowSummary.zero()
+        arrived = read_labels(labels, window.start, window.end)
+        earliest = window.shifted(-self.log.config.label_lag).start
+        known = self.log.read(Window(earliest, window.end)).frame["event_id"]
+        strays = int((~arrived.frame["event_id"].isin(set(known))).sum())
+        counts = Counter(arrived.set_aside)
+        if strays:
+            counts["label_without_record"] = strays
+        return count_set_aside(counts)
+
+
+def total_set_aside(records: Iterable[Records]) -> dict[str, int]:
+    """Rows set aside over several windows, by reason."""
+    return dict(sum((Counter(r.set_aside) for r in records), Counter[str]()))
+
+
+def make_explainer(config: Config, model: LoadedModel, background: pd.DataFrame) -> Explainer:
+    """The explainer that the configuration asks for."""
+    return choose(
+        model.native,
+        method=config.explainer.method,
+        task=config.model.task,
+        background=background,
+        features=list(model.features),
+    )
+
+
+def explainer_digest(explainer: Explainer) -> str:
+    """sha256 of all that changes an explainer's numbers."""
+    content = json.dumps([explainer.name, explainer.link, dict(explainer.parameters)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()

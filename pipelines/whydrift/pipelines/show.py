@@ -1,0 +1,86 @@
+"""Stage `report`: a stored verdict as text, JSON, a page, or Evidently's view of the same rows."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from whydrift.monitors.verdict import Verdict
+from whydrift.pipelines.errors import NoDataError
+from whydrift.pipelines.job import Job
+from whydrift.pipelines.outputs import evidently_view, report
+from whydrift.pipelines.publish import history
+from whydrift.pipelines.store import window_name
+from whydrift.pipelines.verdict_json import to_json
+from whydrift.pipelines.window import Window, split
+
+_SAMPLE = 2000  # rows a side in Evidently's view
+_TOP = 5
+
+
+def show(job: Job, window: Window | None, form: str) -> str:
+    """The stored verdict of a window, None for the newest. Raises NoDataError where there is none."""
+    verdict = _stored(job, window)
+    if form == "json":
+        return to_json(verdict).decode()
+    if form == "html":
+        return report.render(verdict, history(job, verdict))
+    if form == "evidently":
+        return _evidently(job, verdict)
+    return as_text(verdict)
+
+
+def _stored(job: Job, window: Window | None) -> Verdict:
+    if window is not None:
+        found = job.store.read_verdict(job.key(window))
+    else:
+        keys = job.store.keys(job.version.name, job.version.version, job.baseline.id)
+        found = next((v for k in reversed(keys) if (v := job.store.read_verdict(k)) is not None), None)
+    if found is None:
+        raise NoDataError(f"{job.config.store} has no verdict of {window or 'any window'}; run it first")
+    return found
+
+
+def as_text(verdict: Verdict) -> str:
+    """What a person needs at the prompt."""
+    key, budget = verdict.key, verdict.budget
+    lines = [
+        f"{verdict.status.value.upper()}  {key.model} v{key.model_version}  {key.start:%Y-%m-%d %H:%M} to {key.end:%Y-%m-%d %H:%M} UTC",
+        f"  {verdict.headline}",
+    ]
+    if verdict.cause is not None:
+        lines += [
+            f"  cause    {verdict.cause.kind.value}"
+            + (f", group {verdict.cause.group}" if verdict.cause.group else "")
+            + (f", {verdict.cause.slice}" if verdict.cause.slice else ""),
+            f"  onset    {verdict.cause.onset:%Y-%m-%d %H:%M} UTC",
+            *(f"  ground   {ground}" for ground in verdict.cause.grounds[:_TOP]),
+            f"  next     {verdict.cause.next_step}",
+        ]
+    moved = sorted(verdict.attribution, key=lambda f: -abs(f.share - f.baseline_share))[:_TOP]
+    lines += [f"  share    {f.feature}: {f.share:.1%}, baseline {f.baseline_share:.1%}" for f in moved]
+    rows = verdict.rows
+    aside = ", ".join(f"{reason} {count}" for reason, count in rows.set_aside.items()) or "none"
+    lines += [
+        f"  rows     {rows.seen} seen, {rows.explained} explained, {rows.labelled} labelled; set aside: {aside}",
+        f"  budget   evidence {budget.evidence:.1f} of {budget.page_threshold:.0f}, {budget.pages} page(s) in"
+        f" {budget.windows} windows, at most {budget.expected_false_pages:.2f} expected falsely",
+        f"  retrain  {'requested' if verdict.retraining.requested else 'no'}: {verdict.retraining.reason}",
+    ]
+    return "\n".join(lines)
+
+
+def _evidently(job: Job, verdict: Verdict) -> str:
+    now = Window(verdict.key.start, verdict.key.end)
+    config = job.config
+    reference = pd.concat(
+        [_attributions(job, w) for w in split(config.baseline.start, config.baseline.end, config.window.every)]
+    )
+    link = f"{window_name(now.start, now.end)}.html"
+    return evidently_view.render(reference.head(_SAMPLE), _attributions(job, now).head(_SAMPLE), report_link=link)
+
+
+def _attributions(job: Job, window: Window) -> pd.DataFrame:
+    log = job.summariser.log
+    features = log.read(window).frame[list(log.features)]
+    values = job.summariser.explainer.explain(features).values
+    return pd.DataFrame(values, columns=[f"shap__{name}" for name in features.columns])

@@ -1,0 +1,195 @@
+"""Inference logs and labels as files of rows: Parquet, CSV or JSON lines, plain or in folders by time.
+
+A file that is still being written, or was cut off, does not stop the others: what can be read is kept, what
+cannot is counted.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from whydrift.pipelines.config import InferenceLog, Labels
+from whydrift.pipelines.errors import NoDataError, SchemaError, StoreError
+from whydrift.pipelines.sources.records import FeatureKind, Records, check_records, to_kind, to_time
+from whydrift.pipelines.window import Window
+
+_SUFFIXES = {"parquet": (".parquet", ".pq"), "csv": (".csv",), "jsonl": (".jsonl", ".ndjson", ".json")}
+
+
+class TableSource:
+    """The `table` kind of inference log."""
+
+    def __init__(self, log: InferenceLog, *, task: str, version: str) -> None:
+        self._log, self._task, self._version = log, task, version
+
+    def read(self, window: Window, features: Mapping[str, FeatureKind]) -> Records:
+        """The records of a window.
+
+        Raises NoDataError where the folder is absent, and SchemaError where no file of the window has the columns
+        that every record needs.
+        """
+        log = self._log
+        strings = {log.columns.event_id, *(n for n, kind in features.items() if kind == "string")}
+        parts, counts, lacking = [], Counter[str](), set[str]()
+        needed = [*_named(log.columns.model_dump()), *features]
+        for frame in _read_files(_files(log, window), log.format, needed, strings, counts):
+            absent = [c for c in needed if c not in frame]
+            if absent:
+                counts[f"column_missing:{absent[0]}"] += _count_inside(frame, log.columns.event_time, window)
+                lacking.update(absent)
+            else:
+                parts.append(frame)
+        keys = lacking & {log.columns.event_id, log.columns.event_time, log.columns.prediction}
+        if keys and not parts:
+            raise SchemaError(
+                f"{log.path}: no file of {window} has the column {min(keys)!r}; if the log calls it something"
+                " else, say so in inference_log.columns"
+            )
+        raw = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=needed)
+        records = check_records(raw, window, features, log.columns, task=self._task, version=self._version)
+        return Records(records.frame, dict(Counter(records.set_aside) + counts))
+
+
+def read_labels(labels: Labels, start: datetime, end: datetime) -> Records:
+    """Labels whose label time lies in `[start, end)`: event_id, label, label_time, the first for each event."""
+    columns = labels.columns
+    counts = Counter[str]()
+    needed = [columns.event_id, columns.label, columns.label_time]
+    files = _files(labels, Window(start, end))
+    parts = list(_read_files(files, labels.format, needed, {columns.event_id}, counts))
+    for frame in parts:
+        absent = [c for c in needed if c not in frame]
+        if absent:
+            raise SchemaError(f"{labels.path}: a label file has no column {absent[0]!r}; see labels.columns")
+    raw = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=needed)
+    time = to_time(raw[columns.label_time])
+    inside = (time >= start) & (time < end)
+    label, wrong = to_kind(raw[columns.label], "number")
+    frame = pd.DataFrame({"event_id": raw[columns.event_id].astype("string"), "label": label, "label_time": time})
+    bad = wrong | label.isna()
+    if (bad & inside).any():
+        counts["bad_label"] = int((bad & inside).sum())
+    frame = frame[inside & ~bad].sort_values(["label_time", "event_id"], kind="stable")
+    return Records(frame.drop_duplicates("event_id", ignore_index=True), dict(counts))
+
+
+def _named(columns: Mapping[str, str | None]) -> list[str]:
+    return [name for name in columns.values() if name is not None]
+
+
+def _count_inside(frame: pd.DataFrame, time_column: str, window: Window) -> int:
+    if time_column not in frame:
+        return len(frame)
+    time = to_time(frame[time_column])
+    return int(((time >= window.start) & (time < window.end)).sum())
+
+
+def _files(log: InferenceLog | Labels, window: Window) -> list[str]:
+    if log.partition is None:
+        return _list(log.path, log.format)
+    step = timedelta(hours=1) if "%H" in log.partition else timedelta(days=1)
+    time = window.start.replace(minute=0, second=0, microsecond=0)
+    if step == timedelta(days=1):
+        time = time.replace(hour=0)
+    folders = []
+    while time < window.end:
+        folders.append(time.strftime(log.partition))
+        time += step
+    _list(log.path, log.format, recursive=False)  # an absent log is an error, an absent partition an empty one
+    return [f for folder in dict.fromkeys(folders) for f in _list(f"{log.path}/{folder}", log.format, missing_ok=True)]
+
+
+def _filesystem(path: str) -> tuple[fs.FileSystem, str]:
+    return fs.FileSystem.from_uri(path if "://" in path else Path(path).resolve().as_uri())
+
+
+def _list(path: str, kind: str, *, missing_ok: bool = False, recursive: bool = True) -> list[str]:
+    """The log's files by name; hidden files and folders are somebody's work in progress."""
+    try:
+        system, root = _filesystem(path)
+        infos = system.get_file_info(fs.FileSelector(root, recursive=recursive, allow_not_found=missing_ok))
+    except FileNotFoundError as error:
+        raise NoDataError(f"{path} does not exist; see inference_log.path and labels.path") from error
+    except OSError as error:
+        raise StoreError(f"{path} cannot be listed: {error}") from error
+    scheme = path.partition("://")[0] + "://" if "://" in path else ""
+    return sorted(
+        scheme + i.path
+        for i in infos
+        if i.type == fs.FileType.File
+        and i.path.endswith(_SUFFIXES[kind])
+        and not any(p.startswith((".", "_")) for p in i.path.removeprefix(root).split("/"))
+    )
+
+
+def _read_files(
+    paths: Iterable[str], kind: str, columns: list[str], strings: set[str], counts: Counter[str]
+) -> Iterable[pd.DataFrame]:
+    for path in paths:
+        try:
+            system, inner = _filesystem(path)
+            with system.open_input_file(inner) as file:
+                yield _READERS[kind](file, columns, strings, counts)
+        except pa.ArrowInvalid:
+            counts["unreadable_file"] += 1
+        except OSError as error:
+            if "Corrupt" in str(error) or "EOF" in str(error) or "deserialize" in str(error):
+                counts["unreadable_file"] += 1
+                continue
+            raise StoreError(f"{path} cannot be read: {error}") from error
+
+
+def _read_parquet(file: pa.NativeFile, columns: list[str], _: set[str], __: Counter[str]) -> pd.DataFrame:
+    parquet = pq.ParquetFile(file)
+    present = [c for c in columns if c in parquet.schema_arrow.names]
+    frame: pd.DataFrame = parquet.read(columns=present).to_pandas()
+    return frame
+
+
+def _read_csv(file: pa.NativeFile, columns: list[str], strings: set[str], counts: Counter[str]) -> pd.DataFrame:
+    data = file.read()
+    if data and not data.endswith(b"\n"):  # cut off in the middle of a row, whose last number cannot be trusted
+        data = data[: data.rfind(b"\n") + 1]
+        counts["truncated_line"] += 1
+
+    def skip(_: pa_csv.InvalidRow) -> str:
+        counts["malformed_line"] += 1
+        return "skip"
+
+    table = pa_csv.read_csv(
+        io.BytesIO(data),
+        parse_options=pa_csv.ParseOptions(invalid_row_handler=skip),
+        convert_options=pa_csv.ConvertOptions(
+            column_types=dict.fromkeys(strings, pa.string()), strings_can_be_null=True, quoted_strings_can_be_null=False
+        ),
+    )
+    frame: pd.DataFrame = table.select([c for c in columns if c in table.column_names]).to_pandas()
+    return frame
+
+
+def _read_jsonl(file: pa.NativeFile, columns: list[str], _: set[str], counts: Counter[str]) -> pd.DataFrame:
+    rows = []
+    for line in file.read().decode("utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict):
+            rows.append({c: row.get(c) for c in columns if c in row})
+        elif line.strip():
+            counts["malformed_line"] += 1
+    return pd.DataFrame(rows)
+
+
+_READERS = {"parquet": _read_parquet, "csv": _read_csv, "jsonl": _read_jsonl}

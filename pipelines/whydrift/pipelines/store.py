@@ -1,0 +1,167 @@
+"""Window summaries and verdicts by key, on any filesystem that pyarrow knows.
+
+    <root>/<model>/v<version>/<baseline>/<start>_<end>/summary.parquet    inputs, attributions, scores
+                                                       outcomes.parquet   labels of an earlier, mature cohort
+                                                       verdict.json
+
+A file appears whole or not at all, and its name and bytes derive from the key alone: to rerun, to correct or to
+backfill a window is to write the same names again. Two runs of one window write the same bytes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from pyarrow import fs
+
+from whydrift.monitors.summary import WindowSummary
+from whydrift.monitors.verdict import Verdict, WindowKey
+from whydrift.pipelines.errors import StoreError
+from whydrift.pipelines.verdict_json import from_json, to_json
+
+SUMMARY = "summary.parquet"
+OUTCOMES = "outcomes.parquet"
+VERDICT = "verdict.json"
+_TIME = "%Y%m%dT%H%M%SZ"
+_BASELINE_LENGTH = 16  # hex digits of the baseline's digest that name its folder
+_SCRATCH = ".writing"
+
+
+def window_name(start: datetime, end: datetime) -> str:
+    """The name of a window in every path.
+
+    >>> window_name(datetime(2013, 5, 12, tzinfo=UTC), datetime(2013, 5, 13, tzinfo=UTC))
+    '20130512T000000Z_20130513T000000Z'
+    """
+    return f"{start.astimezone(UTC):{_TIME}}_{end.astimezone(UTC):{_TIME}}"
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a local file in one step; a killed writer leaves the old file and no other trace.
+
+    Writers hold a lock on their scratch file. One that can be locked has lost its writer and is removed.
+    """
+    scratch = path.parent / _SCRATCH
+    scratch.mkdir(parents=True, exist_ok=True)
+    _sweep(scratch)
+    with _own_scratch_file(scratch) as own:
+        own.write_bytes(data)
+        own.replace(path)
+
+
+@contextmanager
+def _own_scratch_file(folder: Path) -> Iterator[Path]:
+    while True:
+        own = folder / uuid.uuid4().hex
+        with own.open("wb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if os.fstat(handle.fileno()).st_nlink:  # else a sweep came between open and lock
+                yield own
+                return
+
+
+def _sweep(folder: Path) -> None:
+    for path in folder.iterdir():
+        try:
+            with path.open("rb") as handle:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink(missing_ok=True)
+        except (BlockingIOError, FileNotFoundError):
+            continue
+
+
+class Store:
+    """The summaries and verdicts under one root: a local folder or the URI of an object store's."""
+
+    def __init__(self, root: str) -> None:
+        try:
+            self._fs, self._root = fs.FileSystem.from_uri(root if "://" in root else Path(root).resolve().as_uri())
+        except (OSError, ValueError) as error:
+            raise StoreError(f"store {root}: cannot be opened: {error}") from error
+        self._local = isinstance(self._fs, fs.LocalFileSystem)
+
+    def write_summary(self, key: WindowKey, summary: WindowSummary, part: str = SUMMARY) -> None:
+        self._write(f"{self._folder(key)}/{part}", summary.to_bytes())
+
+    def read_summary(self, key: WindowKey, part: str = SUMMARY) -> WindowSummary | None:
+        """None where the window has no such part yet."""
+        data = self._read(f"{self._folder(key)}/{part}")
+        return None if data is None else WindowSummary.from_bytes(data)
+
+    def write_verdict(self, verdict: Verdict) -> None:
+        self._write(f"{self._folder(verdict.key)}/{VERDICT}", to_json(verdict))
+
+    def read_verdict(self, key: WindowKey) -> Verdict | None:
+        path = f"{self._folder(key)}/{VERDICT}"
+        data = self._read(path)
+        return None if data is None else from_json(data, path)
+
+    def keys(self, model: str, model_version: str, baseline_id: str) -> list[WindowKey]:
+        """The windows under one baseline, by time."""
+        prefix = f"{self._root}/{_safe(model)}/v{_safe(model_version)}/{baseline_id[:_BASELINE_LENGTH]}"
+        found = []
+        for name in self._folders(prefix):
+            start, _, end = name.partition("_")
+            window = [datetime.strptime(t, _TIME).replace(tzinfo=UTC) for t in (start, end)]
+            found.append(
+                WindowKey(
+                    model=model, model_version=model_version, baseline_id=baseline_id, start=window[0], end=window[1]
+                )
+            )
+        return sorted(found, key=lambda k: (k.start, k.end))
+
+    def verdicts(self, model: str) -> list[Verdict]:
+        """All verdicts of a model, over its versions and baselines, by window."""
+        paths = [
+            f"{self._root}/{_safe(model)}/{version}/{baseline}/{window}/{VERDICT}"
+            for version in self._folders(f"{self._root}/{_safe(model)}")
+            for baseline in self._folders(f"{self._root}/{_safe(model)}/{version}")
+            for window in self._folders(f"{self._root}/{_safe(model)}/{version}/{baseline}")
+        ]
+        read = [from_json(data, path) for path in paths if (data := self._read(path)) is not None]
+        return sorted(read, key=lambda v: (v.key.start, v.key.end))
+
+    def _folder(self, key: WindowKey) -> str:
+        return (
+            f"{self._root}/{_safe(key.model)}/v{_safe(key.model_version)}/{key.baseline_id[:_BASELINE_LENGTH]}"
+            f"/{window_name(key.start, key.end)}"
+        )
+
+    def _folders(self, path: str) -> list[str]:
+        try:
+            infos: list[Any] = self._fs.get_file_info(fs.FileSelector(path, allow_not_found=True))
+        except OSError as error:
+            raise StoreError(f"store {path}: cannot be listed: {error}") from error
+        return sorted(i.base_name for i in infos if i.type == fs.FileType.Directory and i.base_name != _SCRATCH)
+
+    def _write(self, path: str, data: bytes) -> None:
+        try:
+            if self._local:
+                write_atomically(Path(path), data)
+            else:
+                with self._fs.open_output_stream(path) as stream:  # object stores show a file when it is closed
+                    stream.write(data)
+        except OSError as error:
+            raise StoreError(f"store {path}: cannot be written: {error}") from error
+
+    def _read(self, path: str) -> bytes | None:
+        try:
+            with self._fs.open_input_stream(path) as stream:
+                return bytes(stream.read())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(f"store {path}: cannot be read: {error}") from error
+
+
+def _safe(name: str) -> str:
+    """A name as one path component."""
+    return quote(name, safe=" ")
