@@ -104,7 +104,8 @@ def current_window(context: Mapping[str, Any]) -> tuple[datetime, datetime]:
         start, end = context["data_interval_start"], context["data_interval_end"]
     if start >= end:
         raise AirflowFailException(f"the window [{start}, {end}) is empty: give window_start and window_end")
-    return start.astimezone(UTC), end.astimezone(UTC)
+    # Airflow's are pendulum times, which lose the standard library's UTC on addition.
+    return datetime.fromtimestamp(start.timestamp(), UTC), datetime.fromtimestamp(end.timestamp(), UTC)
 
 
 def _window_arguments(config: str) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from whydrift.monitors.attribution import Cells, Moments, Split, cells, moments,
 from whydrift.monitors.checks import Limits, check, fit_limits
 from whydrift.monitors.diagnosis import SplitNull, diagnose, fit_split_null
 from whydrift.monitors.policy import RetrainingPolicy, decide
-from whydrift.monitors.streams import list_streams, losses, observe
+from whydrift.monitors.streams import OUTCOME_STREAMS, list_streams, losses, observe
 from whydrift.monitors.summary import Layout, WindowSummary, merge
 from whydrift.monitors.verdict import Cause, Channel, Finding, Retraining, Status, WindowKey
 
@@ -263,9 +263,14 @@ def _evidence_findings(
             interval=(low, high),
             evidence=float(evidence.weighted[index]),
             threshold=reference.settings.thresholds.page,
-            onset=evidence.onset[index] or key.start,
+            onset=(evidence.onset[index] or key.start) - _delay(reference, stream),
             confirmed=index in evidence.confirmed,
         )
+
+
+def _delay(reference: Reference, stream: ev.Stream) -> timedelta:
+    """Outcome streams speak of a cohort that was predicted so long before the window."""
+    return reference.settings.lag * reference.settings.width if stream.kind in OUTCOME_STREAMS else timedelta(0)
 
 
 def _in_its_unit(reference: Reference, stream: ev.Stream, value: float) -> float:

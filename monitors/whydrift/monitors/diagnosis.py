@@ -15,12 +15,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from whydrift.monitors.attribution import Split
+from whydrift.monitors.streams import OUTCOME_STREAMS
 from whydrift.monitors.summary import Layout
 from whydrift.monitors.verdict import Cause, CauseKind, Channel, Finding
 
 FloatArray = npt.NDArray[np.float64]
 
-_OUTCOME_STREAMS = {"calibration_intercept", "smece", "loss"}
 _RESPONSE_Z = 4.0  # of the response term over the baseline's windows
 _MOST = 0.9  # a slice holds the fault if so much of it lies there
 _SHOWN = 3
@@ -105,18 +105,18 @@ def _from_evidence(
 ) -> Cause | None:
     if not evidence:
         return None
-    outcome = sum(f.evidence or 0.0 for f in evidence if f.stream in _OUTCOME_STREAMS)
+    outcome = sum(f.evidence or 0.0 for f in evidence if f.stream in OUTCOME_STREAMS)
     total = sum(f.evidence or 0.0 for f in evidence)
     if outcome > total / 2:
-        leading = [f for f in evidence if f.stream in _OUTCOME_STREAMS]
+        leading = [f for f in evidence if f.stream in OUTCOME_STREAMS]
         kind, next_step = CauseKind.CONCEPT_CHANGED, "Compare outcomes at equal scores; ask what changed in the world."
     else:
-        leading = [f for f in evidence if f.stream not in _OUTCOME_STREAMS]
+        leading = [f for f in evidence if f.stream not in OUTCOME_STREAMS]
         kind, next_step = _inputs_or_joint([f.feature for f in leading if f.feature], layout, split, null)
     features = tuple(dict.fromkeys(f.feature for f in leading if f.feature is not None))
     return Cause(
         kind=kind,
-        sentence=leading[0].message,
+        sentence=leading[0].message + (f", and {len(leading) - 1} more streams with it" if len(leading) > 1 else ""),
         onset=_onset(leading[:1]),
         features=features,
         group=_group(features, groups),

@@ -78,7 +78,9 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One window: values (m,), NaN where the stream was not observed, and their sampling variances (m,)."""
+    """One window: its start (aware), values (m,), NaN where a stream was not observed, and their sampling
+    variances (m,). An infinite value, such as the log of an empty share, counts as an extreme one.
+    """
 
     start: datetime
     values: FloatArray
@@ -128,12 +130,14 @@ class Detector:
 class Evidence:
     """What one window adds up to. Arrays are (m,), in the order of the streams.
 
-    `model` is M before any reset; `page`: this window opened a page; `ticket`: an M that tickets reset too
-    reached the ticket threshold while no page was open, so the budget lemma holds for tickets as well; `firing`: a page is open, this one included; `armed`: the next window
-    can page. `weighted` are the parts of M, `effect` is in window standard deviations, `expected` and
-    `half_width` (95 %) in units of the value. `observed`: the window carries the stream. `onset`: start of the
-    leading CUSUM run. `named`: the streams that make up 90 % of M, strongest first, kept from the page while
-    it is open. `confirmed`: the e-BH set at the page threshold (Dandapanthula & Ramdas, arXiv 2501.04130).
+    `model` is M before any reset. `page`: this window opened a page. `ticket`: an M that tickets set to 0
+    as well reached the ticket threshold while no page was open, so the budget lemma holds for tickets too.
+    `firing`: a page is open, this one included. `armed`: the next window can page. `weighted` are the
+    parts w_j M_j of M, `effect` is in window standard deviations, `expected` and `half_width` (95 %, inf
+    before a stream has a history) in units of the value. `observed`: the window carries the stream; where
+    not, q = effect = 0. `onset`: start of the leading CUSUM run, None without one. `named`: the streams
+    that make up 90 % of M, strongest first, kept from the page while it is open. `confirmed`: the e-BH set
+    at the page threshold (Dandapanthula & Ramdas, arXiv 2501.04130).
     """
 
     model: float
@@ -161,8 +165,9 @@ def fit(
     """Fit the constants on the baseline's windows, in order, and warm the state up on them without alarms.
 
     With fewer than `MIN_BASELINE_WINDOWS` windows the detector is `learning`: it computes evidence, but no
-    budget can be stated, so it neither pages nor tickets. A stream observed in fewer than
-    `residuals.MIN_HISTORY` + 1 of them learns in production and is silent until then.
+    budget can be stated, so it neither pages nor tickets. A stream speaks once it has
+    `residuals.MIN_HISTORY` residuals, not counting its first window of each weekday (15 daily windows);
+    one that the baseline carries less often goes on learning in production and is silent until then.
 
     Raises ValueError for weights that are negative or all zero, and for a NaN or non-positive threshold.
     """

@@ -27,6 +27,7 @@ from whydrift.monitors.summary import Layout, slice_names
 
 FloatArray = npt.NDArray[np.float64]
 
+OUTCOME_STREAMS = frozenset({"calibration_intercept", "smece", "loss"})
 MIN_LABELLED = 30  # in a slice, and in the model's cohort, for its mean to be near normal
 
 

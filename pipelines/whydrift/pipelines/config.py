@@ -200,6 +200,7 @@ class Gate(Section):
     max_slice_loss_ratio: float = Field(1.1, ge=1, description="Candidate's loss over the champion's, per slice.")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="One-sided, shared by all checks (Bonferroni).")
     min_windows: int = Field(7, ge=2)
+    min_slice_rows: int = Field(200, ge=1, description="Smaller slices are listed and not judged.")
 
 
 class Job(Section):

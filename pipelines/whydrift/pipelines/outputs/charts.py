@@ -12,7 +12,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Collection, Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 from whydrift.monitors.verdict import FeatureAttribution, ReliabilityBin, ScoreShift, Status, Verdict
@@ -25,10 +25,10 @@ PALETTE = {
     "then": "#8794a5",
     "now": "#0068a8",
     "moved": "#c2410c",
-    "composition": "#4aa3df",
+    "composition": "#3a92d0",
     "response": "#b5508f",
     "ok": "#00795a",
-    "ticket": "#b76e00",
+    "ticket": "#a36000",
     "page": "#c2361b",
     "insufficient_data": "#6b7789",
     "not_evaluated": "#7a5aa6",
@@ -75,26 +75,28 @@ def timeline(windows: Sequence[Verdict]) -> str:
                 color=PALETTE[name],
                 verticalalignment="center",
             )
-        _mark_onset(axes, last)
+        if last.since is not None:
+            _mark_onset(axes, last.since, windows)
         _mark_windows(axes, windows)
 
     return _svg(draw, "timeline", (1040, 232), "Evidence by window against the page and ticket thresholds")
 
 
-def _mark_onset(axes: Any, last: Verdict) -> None:
-    if last.since is None:
-        return
-    axes.axvspan(last.since, last.key.end, color=PALETTE["moved"], alpha=0.08, linewidth=0)
-    axes.axvline(last.since, color=PALETTE["moved"], linewidth=1.2)
+def _mark_onset(axes: Any, since: datetime, windows: Sequence[Verdict]) -> None:
+    """The onset and what came after; one before the first window shown is marked at that."""
+    first, last = windows[0].key.start, windows[-1].key.end
+    start = max(since, first)
+    axes.axvspan(start, last, color=PALETTE["moved"], alpha=0.08, linewidth=0)
+    axes.axvline(start, color=PALETTE["moved"], linewidth=1.2)
+    left = start - first < (last - first) / 3  # no room for the text before the line
     axes.annotate(
-        f"since {last.since:%Y-%m-%d %H:%M}",
-        (last.since, 1),
-        (-5, -10),
+        f"since {since.astimezone(UTC):%Y-%m-%d %H:%M}",
+        (start, 1),
+        (5 if left else -5, -10),
         xycoords=("data", "axes fraction"),
         textcoords="offset points",
         color=PALETTE["moved"],
-        horizontalalignment="right",
-        annotation_clip=False,
+        horizontalalignment="left" if left else "right",
     )
 
 
@@ -192,7 +194,7 @@ def reliability(bins: Sequence[ReliabilityBin]) -> str:
 
     def draw(figure: Any) -> None:
         axes = _axes(figure, left=52, right=12, bottom=42, top=10)
-        end = min(1.0, 1.06 * max(max(b.predicted, b.observed, b.upper) for b in bins))
+        end = min(1.0, 1.06 * max(max(b.predicted, b.observed, b.upper) for b in bins)) or 1.0
         axes.set_xlim(0, end)
         axes.set_ylim(0, end)
         x = [b.predicted for b in bins]

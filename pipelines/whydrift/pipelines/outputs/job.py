@@ -15,8 +15,9 @@ from whydrift.pipelines.errors import StoreError
 class JobStatus:
     """The last run of a model's job. Times are Unix seconds, durations are seconds.
 
-    A run that evaluated its window is a success, whatever the verdict: exit codes 0 and 1. `last_success` is
-    carried over from the run before where this one failed, and is None where none ever succeeded.
+    A run that ended with a verdict is a success, whatever the verdict; `exit_code` is 0 then, and else that of the
+    error that ended the run. `last_success` is carried over from the run before where this one failed, and is None
+    where none ever succeeded.
     """
 
     model: str

@@ -247,7 +247,11 @@ def _job(job: JobStatus) -> Iterator[_Row]:
     succeeded = _one(job.last_success or 0.0)
     yield "whydrift_job_last_success_timestamp_seconds", "When a run last evaluated its window; 0 is never.", succeeded
     yield "whydrift_job_last_completion_timestamp_seconds", "When a run last ended.", _one(job.last_completion)
-    yield "whydrift_job_last_exit_code", "Exit code of the last run; 2 and 3 are failures.", _one(job.exit_code)
+    yield (
+        "whydrift_job_last_exit_code",
+        "Exit code of the last run; 2 and 3 are failures, a verdict is none.",
+        _one(job.exit_code),
+    )
     yield "whydrift_job_interval_seconds", "Time between two scheduled runs.", _one(job.interval_seconds)
     yield (
         "whydrift_job_stage_duration_seconds",
