@@ -2,7 +2,7 @@
 
     exit code                        to Airflow
     0                                success
-    1 or 3, where a task expects it  a result: the caller reads it from stdout
+    1 or 3, where a task expects it  a result, if there is one on stdout
     anything else, StoreError        failed, worth a retry
     killed by a signal               failed, worth a retry (out of memory, a worker that went away)
     anything else                    failed at once: a retry would only fail again
@@ -86,10 +86,12 @@ def run(
             code = process.wait()
         finally:
             _stop(process)
-        if code not in results:
-            raise failure(code, last_line)
         stdout.seek(0)
-        return code, stdout.read()
+        output = stdout.read()
+    # Exit code 1 is also Python's for a crash, and 3 is an error's as well as a verdict's: a result says something.
+    if code not in results or (code != EXIT_PASS and not output.strip()):
+        raise failure(code, last_line)
+    return code, output
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
@@ -109,7 +111,7 @@ def failure(code: int, last_line: str) -> AirflowException:
         return AirflowException(f"the command was killed by signal {-code}")
     if last_line.startswith("whydrift: StoreError:"):
         return AirflowException(last_line)
-    return AirflowFailException(last_line or f"the command ended with exit code {code} and said nothing")
+    return AirflowFailException(f"exit code {code}: {last_line or 'the command said nothing'}")
 
 
 def parse(text: str, *, last_line: bool = False) -> Mapping[str, Any]:

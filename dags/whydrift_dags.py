@@ -237,11 +237,13 @@ def retraining_dag(job: JobConfig, asset: Asset) -> DAG:
         request = parse(Path(trained["request"]).read_text(encoding="utf-8"))
         start, end = (time.isoformat() for time in gate_period(request, job))
         arguments = ("--config", str(job.path), "--candidate", job.candidate_alias, "--start", start, "--end", end)
-        code, text = whydrift("gate", *arguments, "--format", "json", results=(EXIT_PASS, EXIT_BREACH))
+        results = (EXIT_PASS, EXIT_BREACH, EXIT_NOT_EVALUATED)
+        code, text = whydrift("gate", *arguments, "--format", "json", results=results)
         result = dict(parse(text))
-        if code == EXIT_BREACH:
+        if code != EXIT_PASS:
             get_current_context()["ti"].xcom_push("return_value", result)
-            raise AirflowFailException(f"version {trained['version']} does not pass the gate: {json.dumps(result)}")
+            said = "does not pass the gate" if code == EXIT_BREACH else "could not be judged, which is no pass"
+            raise AirflowFailException(f"version {trained['version']} {said}: {json.dumps(result)}")
         return result
 
     with DAG(

@@ -234,9 +234,13 @@ def wait_for(
 
 def trigger(api: Api, dag: str, start: datetime, end: datetime) -> str:
     """Start a run whose data interval is the window; its id."""
-    interval = {"data_interval_start": start.isoformat(), "data_interval_end": end.isoformat()}
-    run = api.call(f"/dags/{quote(dag)}/dagRuns", {"logical_date": start.isoformat(), **interval})
-    return str(run["dag_run_id"])
+    body = {
+        "dag_run_id": f"window__{start:%Y-%m-%dT%H:%M}",
+        "logical_date": start.isoformat(),
+        "data_interval_start": start.isoformat(),
+        "data_interval_end": end.isoformat(),
+    }
+    return str(api.call(f"/dags/{quote(dag)}/dagRuns", body)["dag_run_id"])
 
 
 def follow(api: Api, dag: str, run_id: str, wait: Callable[[str, Callable[[], Any]], Any]) -> str:

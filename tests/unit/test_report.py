@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta, timezone
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -26,7 +26,14 @@ from whydrift.monitors.verdict import (
 from whydrift.pipelines.outputs import charts
 from whydrift.pipelines.outputs.report import MEANING, SHAPES, TIMELINE_WINDOWS, render
 
-HOSTILE = ("<script>alert(1)</script>", "$x^2$", "a\"b'c&d", "--></style><img src=x onerror=alert(1)>", "{{ 7*7 }}", "気温")
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "$x^2$",
+    "a\"b'c&d",
+    "--></style><img src=x onerror=alert(1)>",
+    "{{ 7*7 }}",
+    "気温",
+)
 
 
 class _Page(HTMLParser):
@@ -37,6 +44,7 @@ class _Page(HTMLParser):
         self.tags: list[str] = []
         self.attributes: list[tuple[str, str]] = []
         self.texts: list[str] = []
+        self.heads: list[str] = []
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
@@ -44,8 +52,10 @@ class _Page(HTMLParser):
         self.attributes += [(name, value or "") for name, value in attrs]
 
     def handle_data(self, data):
-        if data.strip():
+        if data.strip() and self.tags[-1] != "style":
             self.texts.append(" ".join(data.split()))
+            if self.tags[-1] == "h2":
+                self.heads.append(data)
 
     @property
     def text(self) -> str:
@@ -108,7 +118,7 @@ def test_the_first_screen_says_what_happened_since_when_and_what_to_do(make_verd
 
 def test_every_block_of_a_full_verdict_is_there_in_order(make_verdict):
     page = _Page(render(make_verdict()))
-    heads = [
+    assert page.heads == [
         "Evidence over time",
         "What the model relies on",
         "What moved the score",
@@ -119,12 +129,8 @@ def test_every_block_of_a_full_verdict_is_there_in_order(make_verdict):
         "Budget",
         "Identity",
     ]
-    assert [t for t in page.texts if t in heads] == heads
-    assert {t for t in page.texts if t.endswith("sis.") or t in ("Validation.", "Knowledge.")} == {
-        "Diagnosis.",
-        "Validation.",
-        "Knowledge.",
-    }
+    roles = [t for t in page.texts if t in ("Diagnosis.", "Validation.", "Knowledge.")]
+    assert len(roles) == len(page.heads), "each block says which question it answers"
     assert page.tags.count("svg") == 4
 
 
@@ -163,9 +169,13 @@ def test_the_page_runs_no_script_and_fetches_nothing(make_verdict):
     assert "https:" not in html
     assert "@import" not in html
     assert set(re.findall(r"url\(([^)]*)\)", html)) <= {f"#{i}" for i in re.findall(r'id="([^"]*)"', html)}
-    assert "default-src 'none'" in dict(page.attributes)["content"] or any(
-        "default-src 'none'" in value for _, value in page.attributes
-    )
+    assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in page.attributes
+
+
+def test_ids_are_unique_on_the_page(make_verdict):
+    ids = [value for name, value in _Page(render(make_verdict())).attributes if name == "id"]
+    assert ids
+    assert len(ids) == len(set(ids))
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -194,7 +204,6 @@ def test_no_name_or_text_of_a_verdict_becomes_markup(make_verdict, name):
     figures = _svgs(html)
     texts = ["".join(e.itertext()) for figure in figures for e in figure.iter("text")]
     assert sum(name[:20] in text for text in texts) >= 2, "shown as it is, in both figures"
-    assert len({i for f in figures for e in f.iter() if (i := e.get("id"))}) == len(re.findall(r'id="', html))
 
 
 def test_equal_verdicts_give_equal_bytes_and_a_small_page(make_verdict):
@@ -267,18 +276,14 @@ def test_the_onset_is_on_the_time_line_even_where_it_began_before(make_verdict, 
 
 def test_times_are_utc_whatever_zone_they_come_in(make_verdict):
     verdict = make_verdict()
-    tokyo = datetime(2013, 5, 12, 9, tzinfo=UTC).astimezone().replace(tzinfo=None)
-    assert tokyo  # a wall clock; the same moment in another zone must give the same page
-    zone = __import__("zoneinfo").ZoneInfo("Asia/Tokyo")
-    moved = replace(verdict, since=verdict.since.astimezone(zone))
+    moved = replace(verdict, since=verdict.since.astimezone(timezone(timedelta(hours=9))))
     assert render(moved) == render(verdict)
 
 
 def test_the_parts_of_the_score_shift_are_shown_to_add_up(make_verdict):
     text = _Page(render(make_verdict())).text
-    assert "Features −0.030 (composition −0.040, response +0.010 ) and base 0" in text.replace("+0.010)", "+0.010 )")
-    assert "sum to the score shift −0.030" in text
-    assert "rest" not in text.split("Features −0.030")[1].split("In units")[0]
+    assert "Features −0.030 (composition −0.040, response +0.010) and base 0 sum to the score shift −0.030" in text
+    assert "unexplained rest" not in text
     assert "explanations do not add up" not in text
 
 
@@ -387,8 +392,12 @@ def test_figures_of_nothing_but_zeros_are_drawn_without_complaint(make_verdict):
 def test_points_outside_the_consistency_band_have_another_shape_and_colour(make_verdict):
     svg = charts.reliability(make_verdict().calibration.diagram)
     figure = ElementTree.fromstring(svg)
-    marks = [e.get("style") for e in figure.iter("use") if "fill: var" in e.get("style", "")]
-    assert sorted(re.search(r"fill: var\(--(\w+)\)", m)[1] for m in marks) == ["moved", "now"]
+    marks = {
+        colour: [e for e in figure.iter("use") if f"fill: var(--{colour})" in e.get("style", "")]
+        for colour in ("now", "moved")
+    }
+    assert [len(marks["now"]), len(marks["moved"])] == [1, 1]
+    assert marks["now"][0].get("href") != marks["moved"][0].get("href")
 
 
 def test_every_status_has_a_word_a_colour_and_shapes():

@@ -200,7 +200,7 @@ def _step(reference: Reference, before: Incident, window: WindowInput, *, missin
         split=split,
         evidence=evidence,
         state=state,
-        status=_status(findings, judged=now is not None),
+        status=_status(findings, firing=evidence.firing, judged=now is not None),
         findings=tuple(findings),
         cause=cause,
         retraining=retraining,
@@ -208,9 +208,9 @@ def _step(reference: Reference, before: Incident, window: WindowInput, *, missin
     )
 
 
-def _status(findings: Sequence[Finding], *, judged: bool) -> Status:
+def _status(findings: Sequence[Finding], *, firing: bool, judged: bool) -> Status:
     found = {f.status for f in findings}
-    if Status.PAGE in found:
+    if firing or Status.PAGE in found:
         return Status.PAGE
     if not judged:
         return Status.INSUFFICIENT_DATA
@@ -240,16 +240,10 @@ def _evidence_findings(
         stream = reference.detector.streams[index]
         if not evidence.observed[index]:
             continue
-        expected, half = evidence.expected[index], evidence.half_width[index]
-        value, baseline, low, high = (
-            _in_its_unit(reference, stream, x)
-            for x in (
-                float(observation.values[index]),
-                float(expected),
-                float(observation.values[index] - half),
-                float(observation.values[index] + half),
-            )
-        )
+        now, half = float(observation.values[index]), float(evidence.half_width[index])
+        value = _in_its_unit(reference, stream, now)
+        baseline = _in_its_unit(reference, stream, float(evidence.expected[index]))
+        ends = [_in_its_unit(reference, stream, now + side * half) for side in (-1, 1)] if np.isfinite(half) else None
         yield Finding(
             channel=Channel.EVIDENCE,
             stream=stream.kind,
@@ -260,7 +254,7 @@ def _evidence_findings(
             value=value,
             baseline=baseline,
             effect=float(evidence.effect[index]),
-            interval=(low, high),
+            interval=(ends[0], ends[1]) if ends is not None else None,
             evidence=float(evidence.weighted[index]),
             threshold=reference.settings.thresholds.page,
             onset=(evidence.onset[index] or key.start) - _delay(reference, stream),

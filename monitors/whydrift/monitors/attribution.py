@@ -47,7 +47,7 @@ class Moments:
     @property
     def share(self) -> FloatArray:
         """Each feature's part of the total absolute attribution, shape (p,), summing to 1."""
-        return self.absolute / max(self.absolute.sum(), np.finfo(float).tiny)
+        return np.asarray(self.absolute / max(self.absolute.sum(), np.finfo(float).tiny))
 
     @property
     def log_share(self) -> FloatArray:
@@ -61,7 +61,7 @@ class Moments:
         own = (self.square - self.absolute**2) / mean**2
         all_ = (self.absolute_total2 - self.absolute_total**2) / total**2
         both = (self.cross - self.absolute * self.absolute_total) / (mean * total)
-        return np.maximum(own + all_ - 2 * both, 0.0) / self.rows
+        return np.asarray(np.maximum(own + all_ - 2 * both, 0.0) / self.rows)
 
     @property
     def variance(self) -> FloatArray:
@@ -128,7 +128,7 @@ def cells(frame: pd.DataFrame, layout: Layout) -> Cells:
     """The attribution block of a summary's frame as dense arrays."""
     width = max((max(len(b.edges) - 1, len(b.categories)) for b in layout.features), default=0) + len(OUTSIDE)
     block = frame[frame["block"] == "attribution"]
-    feature = pd.Index(layout.names).get_indexer(block["name"])
+    feature = pd.Index(layout.names).get_indexer(pd.Index(block["name"]))
     cell = block["cell"].to_numpy() % width  # the negative codes lie at the end
     sums = {}
     for stat in ("weight", "value"):

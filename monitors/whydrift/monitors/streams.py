@@ -48,7 +48,7 @@ def list_streams(layout: Layout, *, labels: bool) -> tuple[Stream, ...]:
         return tuple(attribution)
     calibration = [Stream("calibration_intercept"), Stream("smece", one_sided=True)] if layout.task == "binary" else []
     slices = [Stream("loss", slice=name or None, one_sided=True) for name in ["", *all_slices(layout)]]
-    return tuple([*attribution, *calibration, *slices])
+    return (*attribution, *calibration, *slices)
 
 
 def all_slices(layout: Layout) -> list[str]:

@@ -119,7 +119,7 @@ class WindowSummary:
 
     def frame(self) -> pd.DataFrame:
         """The table with one float column `value` instead of the limbs."""
-        frame = self.table.to_pandas()
+        frame: pd.DataFrame = self.table.to_pandas()
         frame["value"] = frame.pop("hi").astype(np.float64) + frame.pop("lo") / 2.0**BITS
         return frame
 
@@ -243,8 +243,8 @@ def _quality_terms(
     else:
         difference = np.abs(batch.output - batch.prediction) / layout.scale
     yield _term("quality", "explained", np.ones_like(output))
-    yield _term("quality", "not_additive", 1.0 * (np.abs(explained - output) > ADDITIVITY_TOLERANCE))
-    yield _term("quality", "prediction_differs", 1.0 * (difference > PREDICTION_TOLERANCE))
+    yield _term("quality", "not_additive", _ones_where(np.abs(explained - output) > ADDITIVITY_TOLERANCE))
+    yield _term("quality", "prediction_differs", _ones_where(difference > PREDICTION_TOLERANCE))
 
 
 def _slice_terms(batch: Explained, layout: Layout) -> Iterator[_Rows]:
@@ -254,7 +254,7 @@ def _slice_terms(batch: Explained, layout: Layout) -> Iterator[_Rows]:
         yield _term("slice", "weight", batch.weight[rows], slice_=name)
         for feature in layout.names:
             missing = batch.features[feature].isna().to_numpy()[rows]
-            yield _term("missing", "rows", 1.0 * missing, slice_=name, name=feature)
+            yield _term("missing", "rows", _ones_where(missing), slice_=name, name=feature)
 
 
 def _outcome_terms(batch: Outcomes, layout: Layout) -> Iterator[_Rows]:
@@ -264,7 +264,7 @@ def _outcome_terms(batch: Outcomes, layout: Layout) -> Iterator[_Rows]:
         yield from _mesh_terms("outcome", "positive", batch.prediction, w * batch.label)
     error = (batch.label - batch.prediction) / layout.loss_scale
     loss = error * error
-    positive = 1.0 * (batch.label > 0)
+    positive = _ones_where(batch.label > 0)
     everything = [("", np.ones(w.size, dtype=bool))]
     for name, chosen in [*everything, *_slices(batch.features, layout)]:
         v = w[chosen]
@@ -286,6 +286,10 @@ def _slices(features: pd.DataFrame, layout: Layout) -> Iterator[tuple[str, npt.N
             cells = assign(bins, features[bins.name])
             for cell, name in enumerate(slice_names(bins)):
                 yield name, cells == cell
+
+
+def _ones_where(flags: npt.NDArray[np.bool_]) -> FloatArray:
+    return flags.astype(np.float64)
 
 
 def _mesh_terms(block: str, stat: str, p: FloatArray, amount: FloatArray) -> Iterator[_Rows]:
@@ -330,7 +334,7 @@ def _chunks(batch: _Batch) -> Iterator[_Batch]:
     """Parts small enough that `_term` adds without rounding; rows of one frame stay together."""
     for start in range(0, len(batch.features), CHUNK):
         part = slice(start, start + CHUNK)
-        cut = {
+        cut: dict[str, Any] = {
             f.name: value[part] if isinstance(value := getattr(batch, f.name), pd.DataFrame | np.ndarray) else value
             for f in fields(batch)
         }

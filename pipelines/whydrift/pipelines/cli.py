@@ -43,7 +43,7 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else EXIT_PASS)
 
 
-class _Time(click.ParamType):
+class _Time(click.ParamType[datetime]):
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:

@@ -33,10 +33,9 @@ def recorded(config: Config, stage: str, *, last: bool = False) -> Iterator[Call
         outputs = Path(config.outputs)
         before = read(outputs, config.model.name)
         now = time.time()
-        if code != EXIT_PASS or last:
-            last_success = now if code == EXIT_PASS else before and before.last_success
-        else:
-            last_success = before and before.last_success
+        last_success = before.last_success if before is not None else None
+        if last and code == EXIT_PASS:
+            last_success = now
         seconds = {**(before.stage_seconds if before else {}), stage: round(time.monotonic() - started, 3)}
         version = opened[0].version.version if opened else (before.model_version if before else "")
         write(

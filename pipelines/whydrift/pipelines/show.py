@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pandas as pd
 
 from whydrift.monitors.verdict import Verdict
@@ -43,16 +45,17 @@ def _stored(job: Job, window: Window | None) -> Verdict:
 def as_text(verdict: Verdict) -> str:
     """What a person needs at the prompt."""
     key, budget = verdict.key, verdict.budget
+    window = f"{_minute(key.start)} to {_minute(key.end)} UTC"
     lines = [
-        f"{verdict.status.value.upper()}  {key.model} v{key.model_version}  {key.start:%Y-%m-%d %H:%M} to {key.end:%Y-%m-%d %H:%M} UTC",
+        f"{verdict.status.value.upper()}  {key.model} v{key.model_version}  {window}",
         f"  {verdict.headline}",
     ]
     if verdict.cause is not None:
+        place = [f"group {verdict.cause.group}"] if verdict.cause.group else []
+        place += [verdict.cause.slice] if verdict.cause.slice else []
         lines += [
-            f"  cause    {verdict.cause.kind.value}"
-            + (f", group {verdict.cause.group}" if verdict.cause.group else "")
-            + (f", {verdict.cause.slice}" if verdict.cause.slice else ""),
-            f"  onset    {verdict.cause.onset:%Y-%m-%d %H:%M} UTC",
+            f"  cause    {', '.join([verdict.cause.kind.value, *place])}",
+            f"  onset    {_minute(verdict.cause.onset)} UTC",
             *(f"  ground   {ground}" for ground in verdict.cause.grounds[:_TOP]),
             f"  next     {verdict.cause.next_step}",
         ]
@@ -60,13 +63,18 @@ def as_text(verdict: Verdict) -> str:
     lines += [f"  share    {f.feature}: {f.share:.1%}, baseline {f.baseline_share:.1%}" for f in moved]
     rows = verdict.rows
     aside = ", ".join(f"{reason} {count}" for reason, count in rows.set_aside.items()) or "none"
+    spent = f"{budget.pages} page(s) in {budget.windows} windows, {budget.expected_false_pages:.2f} false ones at most"
+    asked = "requested" if verdict.retraining.requested else "no"
     lines += [
         f"  rows     {rows.seen} seen, {rows.explained} explained, {rows.labelled} labelled; set aside: {aside}",
-        f"  budget   evidence {budget.evidence:.1f} of {budget.page_threshold:.0f}, {budget.pages} page(s) in"
-        f" {budget.windows} windows, at most {budget.expected_false_pages:.2f} expected falsely",
-        f"  retrain  {'requested' if verdict.retraining.requested else 'no'}: {verdict.retraining.reason}",
+        f"  budget   evidence {budget.evidence:.1f} of {budget.page_threshold:.0f}, {spent}",
+        f"  retrain  {asked}: {verdict.retraining.reason}",
     ]
     return "\n".join(lines)
+
+
+def _minute(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M}"
 
 
 def _evidently(job: Job, verdict: Verdict) -> str:

@@ -153,7 +153,9 @@ def shares(rows: Sequence[FeatureAttribution], drifted: Collection[str], labels:
         colours = [PALETTE["moved" if r.feature in drifted else "now"] for r in rows]
         then, now = [r.baseline_share for r in rows], [r.share for r in rows]
         axes.hlines(ys, then, now, colors=colours, linewidth=2.2, zorder=2)
-        axes.scatter(then, ys, 38, facecolors="none", edgecolors=PALETTE["then"], linewidths=1.6, clip_on=False, zorder=3)
+        axes.scatter(
+            then, ys, 38, facecolors="none", edgecolors=PALETTE["then"], linewidths=1.6, clip_on=False, zorder=3
+        )
         axes.scatter(now, ys, 44, c=colours, clip_on=False, zorder=4)
         for y, row in enumerate(rows):
             text = f"{100 * row.baseline_share:.1f} → {100 * row.share:.1f}%"
@@ -325,7 +327,7 @@ def _embed(svg: str, size: tuple[int, int], label: str) -> str:
     body = svg[svg.index(">", svg.index("<svg")) + 1 :]
     for pattern, replacement in (
         (r'<defs>\s*<style type="text/css">[^<]*</style>\s*</defs>', ""),
-        (r'<g id="[^"]*">', "<g>"),
+        (r'<g id="[^"]*"', "<g"),
         (r' transform="rotate\(-0 [^"]*\)"', ""),
         (r"\s*\n\s*", "\n"),
     ):

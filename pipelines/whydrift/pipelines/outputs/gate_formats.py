@@ -35,8 +35,8 @@ def as_text(result: Result) -> str:
     """A line a check, failed ones first."""
     checks = sorted(result.comparison.checks, key=lambda c: (c.passed is True, c.name))
     lines = [
-        f"gate {_WORDS[result.comparison.passed]}: {result.model} v{result.candidate} against champion"
-        f" v{result.champion}, rows of {result.start} to {result.end}",
+        f"gate {_WORDS[result.comparison.passed]}: {result.model} v{result.candidate} against v{result.champion}",
+        f"  rows of {result.start} to {result.end}",
         *(f"  {_WORDS[c.passed]:<14} {c.message}" for c in checks),
     ]
     if result.comparison.too_small:

@@ -111,7 +111,8 @@ def _files(log: InferenceLog | Labels, window: Window) -> list[str]:
 
 
 def _filesystem(path: str) -> tuple[fs.FileSystem, str]:
-    return fs.FileSystem.from_uri(path if "://" in path else Path(path).resolve().as_uri())
+    system, inner = fs.FileSystem.from_uri(path if "://" in path else Path(path).resolve().as_uri())
+    return system, str(inner)
 
 
 def _list(path: str, kind: str, *, missing_ok: bool = False, recursive: bool = True) -> list[str]:
