@@ -70,7 +70,7 @@ def run(
     _log.info("running %s", shlex.join(command))
     last_line = ""
     with tempfile.TemporaryFile(mode="w+", encoding="utf-8") as stdout:
-        process = subprocess.Popen(
+        with subprocess.Popen(
             command,
             cwd=folder,
             stdin=subprocess.DEVNULL,
@@ -78,14 +78,14 @@ def run(
             stderr=subprocess.PIPE,
             encoding="utf-8",
             errors="replace",
-        )
-        try:
-            for line in process.stderr or ():
-                last_line = line.strip() or last_line
-                _log.info("%s", line.rstrip())
-            code = process.wait()
-        finally:
-            _stop(process)
+        ) as process:
+            try:
+                for line in process.stderr or ():
+                    last_line = line.strip() or last_line
+                    _log.info("%s", line.rstrip())
+                code = process.wait()
+            finally:
+                _stop(process)
         stdout.seek(0)
         output = stdout.read()
     # Exit code 1 is also Python's for a crash, and 3 is an error's as well as a verdict's: a result says something.

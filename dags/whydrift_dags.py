@@ -123,7 +123,7 @@ def profile(config: str, delay: timedelta) -> None:
     whydrift("profile", *_window_arguments(config))
 
 
-@task
+@task(multiple_outputs=False)
 def assess(config: str) -> dict[str, str]:
     """Judge the window. Any verdict lets the run go on; only the want of one is a failure."""
     results = (EXIT_PASS, EXIT_BREACH, EXIT_NOT_EVALUATED)
@@ -132,7 +132,7 @@ def assess(config: str) -> dict[str, str]:
     return {"status": verdict["status"], "headline": verdict["headline"]}
 
 
-@task
+@task(multiple_outputs=False)
 def publish(config: str) -> dict[str, Any]:
     """Write the verdict to MLflow, the metrics and the report, and the retraining request if there is one."""
     _, text = whydrift("publish", *_window_arguments(config), "--format", "json")
@@ -222,7 +222,7 @@ def gate_period(request: Mapping[str, Any], job: JobConfig) -> tuple[datetime, d
 def retraining_dag(job: JobConfig, asset: Asset) -> DAG:
     """Each retraining request: train >> gate."""
 
-    @task
+    @task(multiple_outputs=False)
     def train() -> dict[str, str]:
         """Run the training command on the newest request; it registers the candidate."""
         request = newest_request(get_current_context(), asset)
@@ -231,7 +231,7 @@ def retraining_dag(job: JobConfig, asset: Asset) -> DAG:
         _, text = run([*command, "--request", request], folder=job.path.parent)
         return {"request": request, "version": str(parse(text, last_line=True)["version"])}
 
-    @task
+    @task(multiple_outputs=False)
     def gate(trained: Mapping[str, str]) -> dict[str, Any]:
         """Compare the candidate with the champion on the same rows; fail if it does not hold."""
         request = parse(Path(trained["request"]).read_text(encoding="utf-8"))

@@ -33,7 +33,7 @@ TRAIN_END = datetime(2013, 3, 1, tzinfo=UTC)
 SOURCE_TAG = "whydrift.trained_from"
 PARAMETERS = {
     "n_estimators": 200,
-    "max_depth": 5,
+    "max_depth": 4,
     "learning_rate": 0.05,
     "subsample": 0.8,
     "colsample_bytree": 0.6,

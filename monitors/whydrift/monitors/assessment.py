@@ -19,7 +19,15 @@ from whydrift.monitors.attribution import Cells, Moments, Split, cells, moments,
 from whydrift.monitors.checks import Limits, check, fit_limits
 from whydrift.monitors.diagnosis import SplitNull, diagnose, fit_split_null
 from whydrift.monitors.policy import RetrainingPolicy, decide
-from whydrift.monitors.streams import OUTCOME_STREAMS, list_streams, losses, observe
+from whydrift.monitors.streams import (
+    OUTCOME_STREAMS,
+    Loss,
+    UsualCalibration,
+    list_streams,
+    losses,
+    observe,
+    usual_calibration,
+)
 from whydrift.monitors.summary import Layout, WindowSummary, merge
 from whydrift.monitors.verdict import Cause, Channel, Finding, Retraining, Status, WindowKey
 
@@ -74,7 +82,8 @@ class Reference:
     null: SplitNull
     deviation: FloatArray
     frame: pd.DataFrame
-    outcomes: tuple[pd.DataFrame, ...]
+    calibration: UsualCalibration
+    losses: Mapping[str, Loss]
     windows: int
 
 
@@ -141,7 +150,8 @@ def refer(windows: Sequence[BaselineWindow], layout: Layout, settings: Settings,
         null=fit_split_null([split_shift(reference_cells, cells(f, layout)) for f in frames]),
         deviation=deviation,
         frame=whole,
-        outcomes=outcomes,
+        calibration=usual_calibration(outcomes),
+        losses=losses(pd.concat(outcomes, ignore_index=True)) if outcomes else {},
         windows=len(windows),
     )
 

@@ -13,6 +13,7 @@ Attribution streams speak of the window itself, the others of an earlier cohort 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -21,7 +22,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from whydrift.monitors.attribution import Moments
-from whydrift.monitors.calibration import MESH, ScoreMesh, cox, smece
+from whydrift.monitors.calibration import MESH, ScoreMesh, brier, cox, smece
 from whydrift.monitors.evidence import Observation, Stream
 from whydrift.monitors.summary import Layout, slice_names
 
@@ -128,6 +129,30 @@ def losses(outcomes: pd.DataFrame) -> dict[str, Loss]:
             variance=float(spread * row["weight2"] / row["weight"] ** 2),
         )
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class UsualCalibration:
+    """Means over the baseline's windows; None where no window could be judged."""
+
+    intercept: float | None
+    smece: float | None
+    brier: float | None
+
+
+def usual_calibration(outcomes: Sequence[pd.DataFrame]) -> UsualCalibration:
+    """What calibration comes to in windows where nothing moved."""
+    meshes = [mesh for frame in outcomes if (mesh := score_mesh(frame)) is not None]
+    fits = [fit for mesh in meshes if (fit := cox(mesh)) is not None]
+
+    def mean(values: list[float]) -> float | None:
+        return float(np.mean(values)) if values else None
+
+    return UsualCalibration(
+        intercept=mean([fit.intercept_at_slope_one for fit in fits]),
+        smece=mean([smece(mesh) for mesh in meshes]),
+        brier=mean([brier(mesh) for mesh in meshes]),
+    )
 
 
 def score_mesh(outcomes: pd.DataFrame) -> ScoreMesh | None:

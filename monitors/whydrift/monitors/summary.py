@@ -248,13 +248,20 @@ def _quality_terms(
 
 
 def _slice_terms(batch: Explained, layout: Layout) -> Iterator[_Rows]:
-    for name, chosen in _slices(batch.features, layout):
-        rows = np.flatnonzero(chosen)
-        yield _term("slice", "rows", np.ones(rows.size), slice_=name)
-        yield _term("slice", "weight", batch.weight[rows], slice_=name)
-        for feature in layout.names:
-            missing = batch.features[feature].isna().to_numpy()[rows]
-            yield _term("missing", "rows", _ones_where(missing), slice_=name, name=feature)
+    missing = {name: _ones_where(batch.features[name].isna().to_numpy()) for name in layout.names}
+    for names, cells in _slice_columns(batch.features, layout):
+        inside = cells >= 0  # what the baseline never saw belongs to no slice
+        at = cells[inside]
+        counted = {"rows": np.ones(at.size), "weight": batch.weight[inside]}
+        for stat, term in counted.items():
+            yield _by_slice(_term("slice", stat, term, cells=at), names)
+        for feature, flags in missing.items():
+            yield _by_slice(_term("missing", "rows", flags[inside], name=feature, cells=at), names)
+
+
+def _by_slice(rows: _Rows, names: list[str]) -> _Rows:
+    """The same sums under the names of the slices instead of their cells."""
+    return [(block, names[cell], name, NO_CELL, stat, hi, lo) for block, _, name, cell, stat, hi, lo in rows]
 
 
 def _outcome_terms(batch: Outcomes, layout: Layout) -> Iterator[_Rows]:
@@ -265,27 +272,27 @@ def _outcome_terms(batch: Outcomes, layout: Layout) -> Iterator[_Rows]:
     error = (batch.label - batch.prediction) / layout.loss_scale
     loss = error * error
     positive = _ones_where(batch.label > 0)
-    everything = [("", np.ones(w.size, dtype=bool))]
-    for name, chosen in [*everything, *_slices(batch.features, layout)]:
-        v = w[chosen]
-        stats = {
-            "rows": np.ones_like(v),
-            "positives": positive[chosen],
-            "weight": v,
-            "weight2": v * v,
-            "loss": v * loss[chosen],
-            "loss2": v * loss[chosen] * loss[chosen],
-        }
+    stats = {
+        "rows": np.ones_like(w),
+        "positives": positive,
+        "weight": w,
+        "weight2": w * w,
+        "loss": w * loss,
+        "loss2": w * loss * loss,
+    }
+    for stat, term in stats.items():
+        yield _term("loss", stat, term)
+    for names, cells in _slice_columns(batch.features, layout):
+        inside = cells >= 0
         for stat, term in stats.items():
-            yield _term("loss", stat, term, slice_=name)
+            yield _by_slice(_term("loss", stat, term[inside], cells=cells[inside]), names)
 
 
-def _slices(features: pd.DataFrame, layout: Layout) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+def _slice_columns(features: pd.DataFrame, layout: Layout) -> Iterator[tuple[list[str], IntArray]]:
+    """For each slice column the names of its slices, and each row's cell."""
     for bins in layout.features:
         if bins.name in layout.slices:
-            cells = assign(bins, features[bins.name])
-            for cell, name in enumerate(slice_names(bins)):
-                yield name, cells == cell
+            yield slice_names(bins), assign(bins, features[bins.name])
 
 
 def _ones_where(flags: npt.NDArray[np.bool_]) -> FloatArray:

@@ -160,7 +160,6 @@ def _calibration(reference: Reference, assessed: Assessed) -> CalibrationResult 
     if everything is None or mesh is None or fit is None or everything.rows < MIN_LABELLED:
         return None
     settings, key = reference.settings, assessed.window.key
-    before = [(m, cal.cox(m)) for frame in reference.outcomes if (m := score_mesh(frame)) is not None]
     return CalibrationResult(
         cohort_start=key.start - settings.lag * settings.width,
         cohort_end=key.end - settings.lag * settings.width,
@@ -170,26 +169,21 @@ def _calibration(reference: Reference, assessed: Assessed) -> CalibrationResult 
         slope=fit.slope,
         smece=cal.smece(mesh),
         brier=cal.brier(mesh),
-        baseline_intercept=_mean([c.intercept_at_slope_one for _, c in before if c is not None]),
-        baseline_smece=_mean([cal.smece(m) for m, _ in before]),
-        baseline_brier=_mean([cal.brier(m) for m, _ in before]),
+        baseline_intercept=reference.calibration.intercept,
+        baseline_smece=reference.calibration.smece,
+        baseline_brier=reference.calibration.brier,
         diagram=cal.reliability(mesh, np.random.default_rng(_BAND_SEED)),
     )
-
-
-def _mean(values: list[float]) -> float | None:
-    return float(np.mean(values)) if values else None
 
 
 def _slices(reference: Reference, assessed: Assessed) -> tuple[SliceResult, ...]:
     now, before = _slice_rows(assessed.frame), _slice_rows(reference.frame)
     loss = losses(assessed.outcomes) if assessed.outcomes is not None else {}
-    loss_before = losses(_merged(reference)) if reference.outcomes else {}
     unit = reference.layout.loss_scale**2
     total, total_before = _all_rows(assessed.frame), _all_rows(reference.frame)
     found = []
     for name in all_slices(reference.layout):
-        own, old = loss.get(name), loss_before.get(name)
+        own, old = loss.get(name), reference.losses.get(name)
         found.append(
             SliceResult(
                 slice=name,
@@ -202,11 +196,6 @@ def _slices(reference: Reference, assessed: Assessed) -> tuple[SliceResult, ...]
             )
         )
     return tuple(found)
-
-
-def _merged(reference: Reference) -> pd.DataFrame:
-    """All baseline outcomes as one frame; sums of the same key are added where they are read."""
-    return pd.concat(reference.outcomes, ignore_index=True)
 
 
 def _slice_rows(frame: pd.DataFrame) -> dict[str, float]:

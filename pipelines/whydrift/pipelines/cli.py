@@ -186,11 +186,14 @@ def backfill(config_path: Path, start: datetime, end: datetime) -> None:
     """Run all windows of a period, in one process."""
     from whydrift.pipelines.backfill import backfill as stage
     from whydrift.pipelines.job import Job, refuse_unfit
+    from whydrift.pipelines.recording import refresh_metrics
 
     config = load(config_path)
     windows = list(split(start, end, config.window.every))
     refuse_unfit(config, windows)
-    for verdict in stage(Job.open(config), windows):
+    verdicts = stage(Job.open(config), windows)
+    refresh_metrics(config)
+    for verdict in verdicts:
         click.echo(f"{verdict.key.start:%F}  {verdict.status.value:<18} {verdict.headline}")
 
 

@@ -24,6 +24,16 @@ EXIT_USAGE = 2
 EXIT_NOT_EVALUATED = 3
 
 
+def without_password(uri: str) -> str:
+    """A URI that may be shown in a message.
+
+    >>> without_password("https://me:secret@mlflow.example:5000")
+    'https://mlflow.example:5000'
+    """
+    scheme, separator, rest = uri.partition("://")
+    return scheme + separator + rest.rpartition("@")[2] if separator else uri
+
+
 class WhyDriftError(Exception):
     """A failure that a person can act on: the message says what, where and what to do."""
 

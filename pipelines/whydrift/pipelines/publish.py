@@ -1,4 +1,4 @@
-"""Stage `publish`: a verdict becomes an MLflow run, metrics, a report, and maybe a retraining request.
+"""Stage `publish`: a verdict becomes an MLflow run, a report, and maybe a retraining request.
 
 Each output is a view of the verdict, named by the window, and replaced when the window is published again.
 """
@@ -14,8 +14,7 @@ from pathlib import Path
 from whydrift.monitors.verdict import Status, Verdict
 from whydrift.pipelines.errors import NoDataError, StoreError
 from whydrift.pipelines.job import Job
-from whydrift.pipelines.outputs import job as jobs
-from whydrift.pipelines.outputs import prometheus, report
+from whydrift.pipelines.outputs import report
 from whydrift.pipelines.store import window_name, write_atomically
 from whydrift.pipelines.verdict_json import to_json
 from whydrift.pipelines.window import Window
@@ -64,16 +63,7 @@ def publish_verdict(job: Job, verdict: Verdict, earlier: list[Verdict]) -> Publi
     _write(path, page.encode())
     run_id = _log_run(job, verdict, page)
     request = _request(job, verdict, run_id, path)
-    if _is_newest(job, verdict):
-        status = jobs.read(outputs, verdict.key.model)
-        prometheus.write_textfile(outputs / "metrics" / f"{verdict.key.model}.prom", verdict, status)
     return Publication(run_id, path, request)
-
-
-def _is_newest(job: Job, verdict: Verdict) -> bool:
-    """A backfilled window must not take the place of the present in the metrics."""
-    keys = job.store.keys(verdict.key.model, verdict.key.model_version, verdict.key.baseline_id)
-    return all(k.end <= verdict.key.end or job.store.read_verdict(k) is None for k in keys)
 
 
 def _log_run(job: Job, verdict: Verdict, page: str) -> str:

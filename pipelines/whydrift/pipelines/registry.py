@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from whydrift.pipelines.errors import BaselineError, ModelError, StoreError, WhyDriftError
+from whydrift.pipelines.errors import BaselineError, ModelError, StoreError, WhyDriftError, without_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,7 +87,8 @@ class Registry:
 
     def _no_model(self, name: str, alias: str) -> ModelError:
         return ModelError(
-            f"{self._uri} has no model {name}@{alias}; register it, or correct model.name and model.alias"
+            f"{without_password(self._uri)} has no model {name}@{alias}; register it, or correct model.name and"
+            " model.alias"
         )
 
     def _model_id(self, found: Any) -> str | None:
@@ -202,9 +203,9 @@ class Registry:
         except MlflowException as error:
             if absent is not None and error.error_code in _ABSENT:
                 raise absent from error
-            raise StoreError(f"MLflow at {_without_password(self._uri)} could not {action}: {error.message}") from error
+            raise StoreError(f"MLflow at {without_password(self._uri)} could not {action}: {error.message}") from error
         except OSError as error:
-            raise StoreError(f"MLflow at {_without_password(self._uri)} could not {action}: {error}") from error
+            raise StoreError(f"MLflow at {without_password(self._uri)} could not {action}: {error}") from error
 
 
 def _native_loader(flavors: Mapping[str, Any]) -> Callable[[str], Any]:
@@ -243,9 +244,3 @@ def _digest(path: Path) -> str:
         if name not in _NOT_THE_MODEL and not name.startswith("whydrift/"):
             total.update(name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return total.hexdigest()
-
-
-def _without_password(uri: str) -> str:
-    """A URI that may be shown."""
-    scheme, separator, rest = uri.partition("://")
-    return scheme + separator + rest.rpartition("@")[2]

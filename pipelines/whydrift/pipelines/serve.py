@@ -177,7 +177,7 @@ def _families(config: Config) -> Iterator[Metric]:
         _LOG.warning("job status of %s: %s", name, error)
         up = False
     try:
-        newest = max(Store(config.store).verdicts(name), key=_age, default=None)
+        newest = Store(config.store).latest(name)
     except StoreError as error:
         _LOG.warning("verdicts of %s: %s", name, error)
         up = False

@@ -24,7 +24,7 @@ from pyarrow import fs
 
 from whydrift.monitors.summary import WindowSummary
 from whydrift.monitors.verdict import Verdict, WindowKey
-from whydrift.pipelines.errors import StoreError
+from whydrift.pipelines.errors import StoreError, without_password
 from whydrift.pipelines.verdict_json import from_json, to_json
 
 SUMMARY = "summary.parquet"
@@ -85,7 +85,7 @@ class Store:
         try:
             self._fs, self._root = fs.FileSystem.from_uri(root if "://" in root else Path(root).resolve().as_uri())
         except (OSError, ValueError) as error:
-            raise StoreError(f"store {root}: cannot be opened: {error}") from error
+            raise StoreError(f"store {without_password(root)}: cannot be opened: {error}") from error
         self._local = isinstance(self._fs, fs.LocalFileSystem)
 
     def write_summary(self, key: WindowKey, summary: WindowSummary, part: str = SUMMARY) -> None:
@@ -128,6 +128,20 @@ class Store:
         ]
         read = [from_json(data, path) for path in paths if (data := self._read(path)) is not None]
         return sorted(read, key=lambda v: (v.key.start, v.key.end))
+
+    def latest(self, model: str) -> Verdict | None:
+        """The verdict of the newest window, over the model's versions and baselines."""
+        root = f"{self._root}/{_safe(model)}"
+        windows = [
+            (window.split("_")[::-1], f"{root}/{version}/{baseline}/{window}/{VERDICT}")
+            for version in self._folders(root)
+            for baseline in self._folders(f"{root}/{version}")
+            for window in self._folders(f"{root}/{version}/{baseline}")
+        ]
+        for _, path in sorted(windows, reverse=True):
+            if (data := self._read(path)) is not None:
+                return from_json(data, path)
+        return None
 
     def _folder(self, key: WindowKey) -> str:
         return (

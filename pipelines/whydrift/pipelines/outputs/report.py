@@ -68,7 +68,6 @@ def render(verdict: Verdict, history: Sequence[Verdict] = (), *, evidently_link:
 
 
 def _environment() -> Environment:
-    # Jinja's PackageLoader wants a package with a file; the folder beside this module is there in every install.
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,

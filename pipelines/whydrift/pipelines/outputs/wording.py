@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime, timedelta
 
-from whydrift.monitors.verdict import Channel, Detectable, Finding, Status, Verdict
+from whydrift.monitors.verdict import Detectable, Finding, Status, Verdict
 
 NOTHING = "–"
 _NBSP = "\N{NO-BREAK SPACE}"
+_RATES = {"share", "missing_rate", "unseen_rate", "set_aside", "additivity", "prediction_differs"}  # streams in [0, 1]
 
 MEANING = {
     Status.OK: "nothing to do",
@@ -74,28 +75,20 @@ def words(name: str) -> str:
 
 
 def in_units(value: float | None, finding: Finding) -> str:
-    """A finding's value as a person reads it: rates in per cent, and log shares as the shares they stand for."""
-    if value is not None and finding.stream == "share" and finding.channel is Channel.EVIDENCE:
-        return percent(math.exp(value))
-    if finding.stream == "share" or finding.stream.endswith("_rate"):
-        return percent(value)
-    return number(value)
+    """A finding's value as a person reads it: shares and rates in per cent."""
+    return percent(value) if finding.stream in _RATES else number(value)
 
 
 def absent(verdict: Verdict) -> str:
-    """Why a block that every evaluated window has is not there."""
-    rows = verdict.rows
-    if verdict.status is Status.INSUFFICIENT_DATA:
-        return f"the window has too few rows to be compared ({rows.seen:,} seen, {rows.explained:,} explained)"
+    """Why a block that every judged window has is not there."""
     if verdict.status is Status.NOT_EVALUATED:
         return "the window was not evaluated; the headline says why"
-    if not rows.explained:
-        return f"none of the {rows.seen:,} rows was explained"
-    return "the verdict carries none"
+    return f"{verdict.rows.explained:,} of {verdict.rows.seen:,} rows could be explained, too few to compare"
 
 
 def calibration_absent(verdict: Verdict) -> str:
-    if verdict.status in (Status.INSUFFICIENT_DATA, Status.NOT_EVALUATED):
+    """Why there is no calibration, which needs labels and not attributions."""
+    if verdict.status is Status.NOT_EVALUATED:
         return absent(verdict)
     if not verdict.rows.labelled:
         return "no mature labels reached this window: none are configured, or they have not arrived"
@@ -103,41 +96,43 @@ def calibration_absent(verdict: Verdict) -> str:
 
 
 def budget_sentences(verdict: Verdict) -> list[str]:
+    """The accepted false alarms, what came of them so far, and whether the next window can page."""
     budget = verdict.budget
     period = "a day" if budget.period_days == 1 else f"in {number(budget.period_days)} days"
     if budget.learning:
         state = (
-            "Learning: there are too few windows to know how much this model varies by itself, so no statistic"
-            " pages yet; checks do."
+            "Learning: the baseline has too few windows to know how much this model varies by itself, so evidence"
+            " opens no page and no ticket; checks do."
         )
     elif budget.armed:
         state = "Armed: the next time that evidence reaches the page threshold, somebody is paged."
     else:
         state = (
-            "Not armed: this drift has been paged, and pages again only after it ended or a new baseline is approved."
+            "Not armed: a page is open. Evidence can open the next one after this one's cause has been quiet for"
+            " some windows, or with a new baseline."
         )
+    thresholds = f"a ticket needs {number(budget.ticket_threshold)}, a page {number(budget.page_threshold)}"
     return [
         f"Accepted: {_amount(budget.false_pages, 'false page')} {period}, over all features and slices together.",
-        f"Sent: {_amount(budget.pages, 'page')} in {_amount(budget.windows, 'watched window')}.",
+        f"Opened by evidence: {_amount(budget.pages, 'page')} in {_amount(budget.windows, 'watched window')}.",
         f"Expected by now without any change: at most {_amount(budget.expected_false_pages, 'page')}.",
-        f"Evidence now: {number(budget.evidence)}; to a ticket {number(budget.ticket_threshold)},"
-        f" to a page {number(budget.page_threshold)}.",
+        f"Evidence is {number(budget.evidence)}; {thresholds}.",
         state,
     ]
 
 
 def detectable_sentence(detectable: Detectable, verdict: Verdict) -> str:
+    """The smallest shift that so many windows would have shown."""
     width = verdict.key.end - verdict.key.start
-    sentence = (
-        f"Within {_amount(detectable.windows, 'window')} ({_duration(detectable.windows * width)}): a shift of"
-        f" {detectable.effect_sd:.2g} times what a stream varies by itself from window to window"
-    )
-    if detectable.example_feature is None or detectable.example_share_ratio is None:
-        return sentence + "."
-    return sentence + (
-        f"; for {detectable.example_feature}, a share that is multiplied or divided"
-        f" by {detectable.example_share_ratio:.3g}."
-    )
+    within = f"Within {_amount(detectable.windows, 'window')} ({_duration(detectable.windows * width)}):"
+    if not math.isfinite(detectable.effect_sd):
+        return f"{within} no shift, however large."
+    sentence = f"{within} a shift of {detectable.effect_sd:.2g} times what a stream varies by itself between windows"
+    ratio = detectable.example_share_ratio
+    if detectable.example_feature is None or ratio is None:
+        return f"{sentence}."
+    factor = "more than 1,000" if ratio > 1000 else f"{ratio:.3g}"
+    return f"{sentence}; for {detectable.example_feature}, a share that is multiplied or divided by {factor}."
 
 
 def _amount(value: float, noun: str) -> str:
