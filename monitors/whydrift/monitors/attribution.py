@@ -22,6 +22,7 @@ from whydrift.monitors.summary import Layout
 FloatArray = npt.NDArray[np.float64]
 
 SHARE_FLOOR = 1e-6  # a feature that died has a share of 0, and its logarithm must stay a number
+_TOTAL_FLOOR = 1e-100  # so must the variance where all have died; squares of it are still above 0
 _STATS = ("weight", "value", "square", "absolute", "cross")
 
 
@@ -56,8 +57,8 @@ class Moments:
     @property
     def log_share_variance(self) -> FloatArray:
         """Sampling variance of `log_share` by the delta method, shape (p,)."""
-        mean = np.maximum(self.absolute, SHARE_FLOOR * max(self.absolute_total, np.finfo(float).tiny))
-        total = max(self.absolute_total, np.finfo(float).tiny)
+        total = max(self.absolute_total, _TOTAL_FLOOR)
+        mean = np.maximum(self.absolute, SHARE_FLOOR * total)
         own = (self.square - self.absolute**2) / mean**2
         all_ = (self.absolute_total2 - self.absolute_total**2) / total**2
         both = (self.cross - self.absolute * self.absolute_total) / (mean * total)
@@ -70,10 +71,10 @@ class Moments:
 
 
 def moments(frame: pd.DataFrame, layout: Layout) -> Moments | None:
-    """The moments of a summary's frame; None where no row was explained."""
+    """The moments of a summary's frame; None where no row was explained, or with weights that round to 0."""
     total = frame[frame["block"] == "total"].set_index("stat")["value"]
-    weight = float(total.get("weight", 0.0))
-    if weight <= 0:
+    weight, weight2 = float(total.get("weight", 0.0)), float(total.get("weight2", 0.0))
+    if weight <= 0 or weight2 <= 0:
         return None
     sums = (
         frame[frame["block"] == "attribution"]
@@ -85,7 +86,7 @@ def moments(frame: pd.DataFrame, layout: Layout) -> Moments | None:
     stats = ("absolute", "absolute2", "output", "output2", "base")
     means = {stat: float(total.get(stat, 0.0)) / weight for stat in stats}
     return Moments(
-        rows=weight**2 / float(total["weight2"]),
+        rows=weight**2 / weight2,
         value=per_row["value"],
         square=per_row["square"],
         absolute=per_row["absolute"],

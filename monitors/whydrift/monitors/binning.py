@@ -38,7 +38,7 @@ class FeatureBins:
 
 
 def fit_bins(name: str, values: pd.Series[Any], *, cells: int = CELLS) -> FeatureBins:
-    """Equal-mass cells of a numeric column, or its categories by frequency.
+    """Equal-mass cells of a numeric column, or its categories in sorted order.
 
     >>> fit_bins("x", pd.Series([1.0, 2.0, 3.0, 4.0]), cells=2).edges
     (1.0, 2.5, 4.0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, sqrt
+from math import nan, sqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -146,7 +146,7 @@ def _cosine(windows: Sequence[PairedWindow]) -> float:
     a = np.sum([w.champion.absolute for w in windows], axis=0)
     b = np.sum([w.candidate.absolute for w in windows], axis=0)
     norm = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / norm if norm else inf
+    return float(a @ b) / norm if norm else nan
 
 
 def _loss_increase(windows: Sequence[PairedWindow]) -> float:
@@ -157,7 +157,7 @@ def _loss_increase(windows: Sequence[PairedWindow]) -> float:
 def _loss_ratio(name: str) -> _Statistic:
     def ratio(windows: Sequence[PairedWindow]) -> float:
         champion = sum(w.champion.loss[name] for w in windows)
-        return sum(w.candidate.loss[name] for w in windows) / champion if champion else inf
+        return sum(w.candidate.loss[name] for w in windows) / champion if champion else nan
 
     return ratio
 
@@ -169,7 +169,7 @@ def _smece_increase(windows: Sequence[PairedWindow]) -> float:
 def _pooled_smece(sides: Sequence[Side]) -> float:
     meshes = [s.mesh for s in sides if s.mesh is not None]
     if not meshes:
-        return inf
+        return nan
     return smece(
         ScoreMesh(
             labelled=np.sum([m.labelled for m in meshes], axis=0),

@@ -116,7 +116,7 @@ def _from_evidence(
     features = tuple(dict.fromkeys(f.feature for f in leading if f.feature is not None))
     return Cause(
         kind=kind,
-        sentence=leading[0].message + (f", and {len(leading) - 1} more streams with it" if len(leading) > 1 else ""),
+        sentence=leading[0].message + _with_it(len(leading) - 1),
         onset=_onset(leading[:1]),
         features=features,
         group=_group(features, groups),
@@ -124,6 +124,10 @@ def _from_evidence(
         grounds=tuple(f.message for f in leading),
         next_step=next_step,
     )
+
+
+def _with_it(others: int) -> str:
+    return f", and {others} more stream{'s' if others > 1 else ''} with it" if others else ""
 
 
 def _inputs_or_joint(

@@ -6,7 +6,7 @@ A `WindowSummary` is one long Arrow table, a row a sum:
 
 Sums are fixed-point integers, so that merging is adding integers: associative, commutative, and exact. Any
 split of the same rows, in any order, gives the same bytes. Rounding happens once, per row and term, to 2**-32
-of a unit; a term outside ±2**30 units is held at that bound. The empty table is the zero.
+of a unit; what is summed, and each of its factors, is held within ±2**30 units. The empty table is the zero.
 
 | block       | slice | name    | cell     | stats                                                       |
 |-------------|-------|---------|----------|-------------------------------------------------------------|
@@ -37,6 +37,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from scipy.special import expit
 
 from whydrift.monitors.binning import FeatureBins, assign
 from whydrift.monitors.calibration import MESH, split
@@ -182,8 +183,18 @@ def slice_names(bins: FeatureBins) -> list[str]:
     """
     if not bins.numeric:
         return [f"{bins.name}={c}" for c in bins.categories]
-    pairs = list(zip(bins.edges[:-1], bins.edges[1:], strict=True))
-    return [f"{bins.name}=[{a:g}, {b:g}{']' if i == len(pairs) - 1 else ')'}" for i, (a, b) in enumerate(pairs)]
+    labels = _distinct_labels(bins.edges)
+    pairs = list(zip(labels[:-1], labels[1:], strict=True))
+    return [f"{bins.name}=[{a}, {b}{']' if i == len(pairs) - 1 else ')'}" for i, (a, b) in enumerate(pairs)]
+
+
+def _distinct_labels(edges: tuple[float, ...]) -> list[str]:
+    """The edges with as few digits as tell them apart, from 6 on: slices are kept by name."""
+    for digits in range(6, 17):
+        labels = [f"{edge:.{digits}g}" for edge in edges]
+        if len(set(labels)) >= len(set(edges)):
+            return labels
+    return [f"{edge:.17g}" for edge in edges]
 
 
 _Batch = TypeVar("_Batch", Explained, Outcomes)
@@ -191,11 +202,11 @@ _Rows = list[tuple[str, str, str, int, str, int, int]]
 
 
 def _explained_terms(batch: Explained, layout: Layout) -> Iterator[_Rows]:
-    w = batch.weight
+    w = _held(batch.weight, 1.0)
     yield _term("rows", "rows", np.ones_like(w))
     yield _term("rows", "weight", w)
     yield _term("rows", "weight2", w * w)
-    z = batch.values / layout.scale
+    z = _held(batch.values, layout.scale)
     total = np.zeros_like(w)
     for j in range(z.shape[1]):  # by column: a sum along rows could depend on the memory layout
         total += np.abs(z[:, j])
@@ -214,8 +225,8 @@ def _explained_terms(batch: Explained, layout: Layout) -> Iterator[_Rows]:
         }
         for stat, term in stats.items():
             yield _term("attribution", stat, term, name=bins.name, cells=cells)
-    output = batch.output / layout.scale
-    base = np.full_like(w, batch.base / layout.scale)
+    output = _held(batch.output, layout.scale)
+    base = _held(np.full_like(w, batch.base), layout.scale)
     for stat, term in {
         "absolute": total,
         "absolute2": total * total,
@@ -239,9 +250,9 @@ def _quality_terms(
     for j in range(z.shape[1]):
         explained += z[:, j]
     if layout.link == "logit":
-        difference = np.abs(1 / (1 + np.exp(-batch.output)) - batch.prediction)
+        difference = np.abs(expit(batch.output) - batch.prediction)
     else:
-        difference = np.abs(batch.output - batch.prediction) / layout.scale
+        difference = np.abs(output - _held(batch.prediction, layout.scale))
     yield _term("quality", "explained", np.ones_like(output))
     yield _term("quality", "not_additive", _ones_where(np.abs(explained - output) > ADDITIVITY_TOLERANCE))
     yield _term("quality", "prediction_differs", _ones_where(difference > PREDICTION_TOLERANCE))
@@ -265,11 +276,11 @@ def _by_slice(rows: _Rows, names: list[str]) -> _Rows:
 
 
 def _outcome_terms(batch: Outcomes, layout: Layout) -> Iterator[_Rows]:
-    w = batch.weight
+    w = _held(batch.weight, 1.0)
     if layout.task == "binary":
         yield from _mesh_terms("outcome", "labelled", batch.prediction, w)
         yield from _mesh_terms("outcome", "positive", batch.prediction, w * batch.label)
-    error = (batch.label - batch.prediction) / layout.loss_scale
+    error = _held(batch.label, layout.loss_scale) - _held(batch.prediction, layout.loss_scale)
     loss = error * error
     positive = _ones_where(batch.label > 0)
     stats = {
@@ -293,6 +304,11 @@ def _slice_columns(features: pd.DataFrame, layout: Layout) -> Iterator[tuple[lis
     for bins in layout.features:
         if bins.name in layout.slices:
             yield slice_names(bins), assign(bins, features[bins.name])
+
+
+def _held(values: FloatArray, unit: float) -> FloatArray:
+    """In units, within the bound: a product of two infinities' neighbours would not be a number."""
+    return np.asarray(np.clip(values, -LIMIT * unit, LIMIT * unit) / unit)
 
 
 def _ones_where(flags: npt.NDArray[np.bool_]) -> FloatArray:
