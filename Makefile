@@ -6,7 +6,7 @@ BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS ?= never
 export DO_NOT_TRACK := 1
 
-.PHONY: help demo test check up clean bench
+.PHONY: help demo test check up clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -23,3 +23,34 @@ check: $(BIN)/.installed ## Format, lint, types, import contracts, fast tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q -m "not slow"
+
+demo: $(BIN)/.installed ## The whole mission on a year of real flights: baseline, backfill, Airflow, gate (about 5 minutes)
+	$(BIN)/python demo/run.py
+
+test: $(BIN)/.installed .tools/promtool ## Everything that CI runs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/pytest -q -m "not slow"
+	PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/pytest -q -m slow
+
+# Prometheus and promtool of the machine's, or of Debian's package, unpacked into this folder.
+.tools/promtool:
+	@mkdir -p .tools
+	@if command -v promtool >/dev/null && command -v prometheus >/dev/null; then \
+	  ln -sf "$$(command -v promtool)" "$$(command -v prometheus)" .tools/; \
+	elif command -v apt-get >/dev/null; then \
+	  sh -c 'apt-get update -qq || true' >/dev/null 2>&1; \
+	  cd .tools && apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb deb && rm prometheus_*.deb && \
+	  ln -sf deb/usr/bin/promtool deb/usr/bin/prometheus . ; \
+	else \
+	  echo "The tests need promtool and prometheus: install Prometheus so that both are on the PATH." >&2; exit 1; \
+	fi
+
+up: $(BIN)/.installed ## Serve the demo's metrics and reports on http://127.0.0.1:9464
+	$(BIN)/whydrift serve --config configs/flights.yaml
+
+clean: ## Remove the demo's data, caches and builds; the environment stays
+	rm -rf .demo .tools dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find monitors pipelines dags demo tests -name __pycache__ -prune -exec rm -rf {} +

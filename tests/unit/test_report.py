@@ -143,7 +143,7 @@ def test_numbers_are_rounded_for_people(make_verdict):
         "share (evidence) temp all rows 8.2 % [7.4 %, 9.1 %] 12.2 % −4.20 sd 130 90 2013-05-12 00:00 yes",
         "missing rate (check) temp all rows 36.1 % 0 % 36.1 % – 2.0 % 2013-05-12 00:00 yes",
         "Intercept 0.020 −0.210",
-        "Slope – 0.800",
+        "Slope 0.980 0.800",
         "smECE 0.050 0.041",
         "Brier score 0.160 0.110",
         "origin=EWR 330 36.0 % 36.0 % 320 0.170 0.120",

@@ -124,18 +124,12 @@ def refer(windows: Sequence[BaselineWindow], layout: Layout, settings: Settings,
         raise ValueError("a baseline needs explained rows")
     deviation = np.maximum(np.sqrt(together.variance), 1e-9)
     frames = [w.summary.frame() for w in windows]
-    outcomes = tuple(w.outcomes.frame() for w in windows if w.outcomes is not None)
-    late: list[pd.DataFrame | None] = [None] * settings.lag + [*outcomes]
+    outcomes = {w.start: w.outcomes.frame() for w in windows if w.outcomes is not None}
+    lag = settings.lag * settings.width
+    judged = [_judged(frame, layout, settings) for frame in frames]
     observations = [
-        observe(
-            w.start,
-            moments(frame, layout),
-            late[i] if i < len(late) else None,
-            layout,
-            deviation,
-            labels=settings.labels,
-        )
-        for i, (w, frame) in enumerate(zip(windows, frames, strict=True))
+        observe(w.start, now, outcomes.get(w.start - lag), layout, deviation, labels=settings.labels)
+        for w, now in zip(windows, judged, strict=True)
     ]
     reference_cells = cells(whole, layout)
     return Reference(
@@ -147,11 +141,18 @@ def refer(windows: Sequence[BaselineWindow], layout: Layout, settings: Settings,
         ),
         moments=together,
         cells=reference_cells,
-        null=fit_split_null([split_shift(reference_cells, cells(f, layout)) for f in frames]),
+        null=fit_split_null(
+            [
+                split_shift(reference_cells, cells(frame, layout))
+                for frame, now in zip(frames, judged, strict=True)
+                if now is not None
+            ],
+            len(layout.features),
+        ),
         deviation=deviation,
         frame=whole,
-        calibration=usual_calibration(outcomes),
-        losses=losses(pd.concat(outcomes, ignore_index=True)) if outcomes else {},
+        calibration=usual_calibration(list(outcomes.values())),
+        losses=losses(pd.concat(outcomes.values(), ignore_index=True)) if outcomes else {},
         windows=len(windows),
     )
 
@@ -171,13 +172,14 @@ def _step(reference: Reference, before: Incident, window: WindowInput, *, missin
     layout, settings = reference.layout, reference.settings
     frame = window.summary.frame()
     outcomes = window.outcomes.frame() if window.outcomes is not None else None
-    rows = _explained(frame)
-    now = moments(frame, layout) if rows >= settings.min_rows else None
+    now = _judged(frame, layout, settings)
     observation = observe(window.key.start, now, outcomes, layout, reference.deviation, labels=settings.labels)
     state, evidence = ev.step(reference.detector, before.state, observation)
 
     failed = check(frame, layout, reference.limits, settings.min_rows)
     onsets = {(f.stream, f.feature): before.check_onsets.get((f.stream, f.feature), window.key.start) for f in failed}
+    if now is None:  # a check that did not run did not pass: what it found before may well go on
+        onsets = {**before.check_onsets, **onsets}
     checks = [replace(f, onset=onsets[f.stream, f.feature]) for f in failed]
     spoke = evidence.firing or evidence.ticket
     findings = [*checks, *(_evidence_findings(reference, observation, evidence, window.key) if spoke else ())]
@@ -227,8 +229,10 @@ def _status(findings: Sequence[Finding], *, firing: bool, judged: bool) -> Statu
     return Status.TICKET if Status.TICKET in found else Status.OK
 
 
-def _explained(frame: pd.DataFrame) -> float:
-    return float(frame.loc[(frame["block"] == "quality") & (frame["stat"] == "explained"), "value"].sum())
+def _judged(frame: pd.DataFrame, layout: Layout, settings: Settings) -> Moments | None:
+    """The moments of a window, None with too few rows: their sampling variance would be a guess."""
+    explained = frame.loc[(frame["block"] == "quality") & (frame["stat"] == "explained"), "value"].sum()
+    return moments(frame, layout) if explained >= settings.min_rows else None
 
 
 def _cohorts(
@@ -248,28 +252,37 @@ def _evidence_findings(
     status = Status.PAGE if evidence.firing else Status.TICKET
     for index in evidence.named[:_MOST_FINDINGS]:
         stream = reference.detector.streams[index]
-        if not evidence.observed[index]:
-            continue
-        now, half = float(observation.values[index]), float(evidence.half_width[index])
-        value = _in_its_unit(reference, stream, now)
-        baseline = _in_its_unit(reference, stream, float(evidence.expected[index]))
-        ends = [_in_its_unit(reference, stream, now + side * half) for side in (-1, 1)] if np.isfinite(half) else None
-        yield Finding(
+        finding = Finding(
             channel=Channel.EVIDENCE,
             stream=stream.kind,
             status=status,
-            message=_say(stream, value, baseline, float(evidence.effect[index])),
+            message=f"{_subject(stream)} moved in earlier windows; this one does not tell",
             feature=stream.feature,
             slice=stream.slice,
-            value=value,
-            baseline=baseline,
-            effect=float(evidence.effect[index]),
-            interval=(ends[0], ends[1]) if ends is not None else None,
+            baseline=_in_its_unit(reference, stream, float(evidence.expected[index])),
             evidence=float(evidence.weighted[index]),
             threshold=reference.settings.thresholds.page,
             onset=(evidence.onset[index] or key.start) - _delay(reference, stream),
             confirmed=index in evidence.confirmed,
         )
+        yield _with_value(reference, finding, observation, evidence, index) if evidence.observed[index] else finding
+
+
+def _with_value(
+    reference: Reference, finding: Finding, observation: ev.Observation, evidence: ev.Evidence, index: int
+) -> Finding:
+    """The finding with what the window says of its stream."""
+    stream, effect = reference.detector.streams[index], float(evidence.effect[index])
+    now, half = float(observation.values[index]), float(evidence.half_width[index])
+    value = _in_its_unit(reference, stream, now)
+    low, high = (_in_its_unit(reference, stream, now + side * half) for side in (-1, 1))
+    return replace(
+        finding,
+        message=_say(stream, value, finding.baseline or 0.0, effect),
+        value=value,
+        effect=effect,
+        interval=(low, high) if np.isfinite(half) else None,
+    )
 
 
 def _delay(reference: Reference, stream: ev.Stream) -> timedelta:
@@ -280,7 +293,7 @@ def _delay(reference: Reference, stream: ev.Stream) -> timedelta:
 def _in_its_unit(reference: Reference, stream: ev.Stream, value: float) -> float:
     """A stream's value as people read it: a share, margin units, or as it is."""
     if stream.kind == "share":
-        return float(np.exp(value))
+        return float(np.exp(min(value, 0.0)))
     if stream.kind == "level" and stream.feature is not None:
         index = reference.layout.names.index(stream.feature)
         return float(value * reference.deviation[index] * reference.layout.scale)
@@ -296,9 +309,12 @@ _WORDS = {
 }
 
 
+def _subject(stream: ev.Stream) -> str:
+    return _WORDS[stream.kind].format(name=stream.feature or stream.slice or "all rows")
+
+
 def _say(stream: ev.Stream, value: float, baseline: float, effect: float) -> str:
-    subject = _WORDS[stream.kind].format(name=stream.feature or stream.slice or "all rows")
     numbers = (
         f"{value:.1%} instead of {baseline:.1%}" if stream.kind == "share" else f"{value:.3g} instead of {baseline:.3g}"
     )
-    return f"{subject} is {numbers} ({effect:+.1f} window deviations)"
+    return f"{_subject(stream)} is {numbers} ({effect:+.1f} window deviations)"

@@ -68,12 +68,13 @@ def assign(bins: FeatureBins, values: pd.Series[Any]) -> npt.NDArray[np.int64]:
     >>> assign(FeatureBins("c", categories=("a", "b")), pd.Series(["b", "z", None]))
     array([ 1, -4, -1])
     """
-    missing = values.isna().to_numpy()
     if not bins.numeric:
-        codes = pd.Categorical(values.astype("string"), categories=list(bins.categories)).codes.astype(np.int64)
-        return np.where(missing, MISSING, np.where(codes < 0, UNSEEN, codes))
+        codes, distinct = pd.factorize(values.astype("string"))
+        known = pd.Index(bins.categories, dtype="string").get_indexer(distinct)
+        known = np.append(np.where(known < 0, UNSEEN, known), MISSING)  # a missing value's code is -1, the last
+        return np.asarray(known[codes], dtype=np.int64)
     numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
     edges = np.asarray(bins.edges)
     cell = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, max(edges.size - 2, 0)).astype(np.int64)
     cell = np.where(numbers < edges[0], BELOW, np.where(numbers > edges[-1], ABOVE, cell))
-    return np.where(missing, MISSING, cell)
+    return np.where(values.isna().to_numpy(), MISSING, cell)

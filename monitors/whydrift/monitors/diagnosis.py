@@ -34,11 +34,12 @@ class SplitNull:
     deviation: FloatArray
 
 
-def fit_split_null(splits: Sequence[Split]) -> SplitNull:
-    """What the response term comes to where nothing moved."""
+def fit_split_null(splits: Sequence[Split], features: int) -> SplitNull:
+    """What the response term comes to where nothing moved; from fewer than two splits nothing is known."""
+    if len(splits) < 2:
+        return SplitNull(np.zeros(features), np.full(features, np.inf))
     sizes = np.array([s.response_size for s in splits])
-    deviation = sizes.std(axis=0, ddof=1) if len(splits) > 1 else np.full(sizes.shape[1], np.inf)
-    return SplitNull(sizes.mean(axis=0), np.maximum(deviation, 1e-12))
+    return SplitNull(sizes.mean(axis=0), np.maximum(sizes.std(axis=0, ddof=1), 1e-12))
 
 
 def diagnose(

@@ -136,6 +136,7 @@ class UsualCalibration:
     """Means over the baseline's windows; None where no window could be judged."""
 
     intercept: float | None
+    slope: float | None
     smece: float | None
     brier: float | None
 
@@ -150,6 +151,7 @@ def usual_calibration(outcomes: Sequence[pd.DataFrame]) -> UsualCalibration:
 
     return UsualCalibration(
         intercept=mean([fit.intercept_at_slope_one for fit in fits]),
+        slope=mean([fit.slope for fit in fits]),
         smece=mean([smece(mesh) for mesh in meshes]),
         brier=mean([brier(mesh) for mesh in meshes]),
     )

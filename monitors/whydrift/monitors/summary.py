@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -184,7 +185,7 @@ def slice_names(bins: FeatureBins) -> list[str]:
     if not bins.numeric:
         return [f"{bins.name}={c}" for c in bins.categories]
     labels = _distinct_labels(bins.edges)
-    pairs = list(zip(labels[:-1], labels[1:], strict=True))
+    pairs = list(pairwise(labels))
     return [f"{bins.name}=[{a}, {b}{']' if i == len(pairs) - 1 else ')'}" for i, (a, b) in enumerate(pairs)]
 
 

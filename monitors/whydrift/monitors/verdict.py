@@ -61,7 +61,8 @@ class Finding:
 
     `effect` is (value - baseline) in between-window standard deviations for evidence, and in units of
     the value for a check. `evidence` is the stream's weighted part of the model-level e-detector, to be
-    read against `threshold`; for a check `threshold` is the limit on `value`.
+    read against `threshold`; for a check `threshold` is the limit on `value`. `interval` is the 95 % interval of
+    `value`, in its unit.
     """
 
     channel: Channel
@@ -185,6 +186,7 @@ class CalibrationResult:
     smece: float
     brier: float
     baseline_intercept: float | None
+    baseline_slope: float | None
     baseline_smece: float | None
     baseline_brier: float | None
     diagram: tuple[ReliabilityBin, ...]

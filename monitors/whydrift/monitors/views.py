@@ -97,9 +97,9 @@ def _budget(reference: Reference, assessed: Assessed) -> Budget:
 
 
 def _detectable(reference: Reference, assessed: Assessed) -> tuple[Detectable, ...]:
-    effects = smallest_detectable(reference.detector, assessed.state, _HORIZONS)
     if not reference.layout.features:
-        return tuple(Detectable(windows=w, effect_sd=e) for w, e in zip(_HORIZONS, effects, strict=True))
+        return ()
+    effects = smallest_detectable(reference.detector, assessed.state, _HORIZONS)
     top = int(np.argmax(reference.moments.share))
     # Half widths are 95 % intervals of one window, so 1.96 window deviations.
     deviation = float(assessed.evidence.half_width[top]) / 1.96
@@ -170,6 +170,7 @@ def _calibration(reference: Reference, assessed: Assessed) -> CalibrationResult 
         smece=cal.smece(mesh),
         brier=cal.brier(mesh),
         baseline_intercept=reference.calibration.intercept,
+        baseline_slope=reference.calibration.slope,
         baseline_smece=reference.calibration.smece,
         baseline_brier=reference.calibration.brier,
         diagram=cal.reliability(mesh, np.random.default_rng(_BAND_SEED)),

@@ -127,7 +127,9 @@ def _request(job: Job, verdict: Verdict, run_id: str, page: Path) -> Path | None
         "cause": verdict.cause.kind.value,
         "sentence": verdict.cause.sentence,
         "features": list(verdict.cause.features),
-        "exclude_features": [f.feature for f in verdict.attribution if f.missing_rate > _DEAD],
+        "exclude_features": [
+            f.feature for f in verdict.attribution if f.missing_rate > _DEAD and f.feature in verdict.cause.features
+        ],
         "onset": verdict.cause.onset.isoformat(),
         "reason": verdict.retraining.reason,
         "run_id": run_id,

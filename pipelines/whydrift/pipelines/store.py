@@ -130,10 +130,10 @@ class Store:
         return sorted(read, key=lambda v: (v.key.start, v.key.end))
 
     def latest(self, model: str) -> Verdict | None:
-        """The verdict of the newest window, over the model's versions and baselines."""
+        """The verdict of the newest window; of one that two versions answered for, the later version's."""
         root = f"{self._root}/{_safe(model)}"
         windows = [
-            (window.split("_")[::-1], f"{root}/{version}/{baseline}/{window}/{VERDICT}")
+            ((window.split("_")[::-1], len(version), version), f"{root}/{version}/{baseline}/{window}/{VERDICT}")
             for version in self._folders(root)
             for baseline in self._folders(f"{root}/{version}")
             for window in self._folders(f"{root}/{version}/{baseline}")

@@ -222,6 +222,7 @@ def _calibration(verdict: Verdict) -> Iterator[_Row]:
     )
     yield f"{prefix}_baseline_intercept", "The same in the baseline.", _one(found.baseline_intercept)
     yield f"{prefix}_slope", "Slope of the newest mature cohort; 1 is ideal.", _one(found.slope)
+    yield f"{prefix}_baseline_slope", "The same in the baseline.", _one(found.baseline_slope)
     yield f"{prefix}_smece", "Smooth calibration error of the newest mature cohort.", _one(found.smece)
     yield f"{prefix}_baseline_smece", "The same in the baseline.", _one(found.baseline_smece)
     yield f"{prefix}_brier", "Brier score of the newest mature cohort.", _one(found.brier)

@@ -148,7 +148,7 @@ def _calibration_rows(result: CalibrationResult | None) -> list[tuple[str, float
         return []
     return [
         ("Intercept", result.intercept, result.baseline_intercept, "0; below: scores are too high"),
-        ("Slope", result.slope, None, "1; below: scores are too extreme"),
+        ("Slope", result.slope, result.baseline_slope, "1; below: scores are too extreme"),
         ("smECE", result.smece, result.baseline_smece, "0; mean gap of score and outcome"),
         ("Brier score", result.brier, result.baseline_brier, "small; mean squared error"),
     ]

@@ -81,10 +81,16 @@ def to_time(column: pd.Series[Any]) -> pd.Series[Any]:
 def to_kind(column: pd.Series[Any], kind: FeatureKind) -> tuple[pd.Series[Any], pd.Series[bool]]:
     """The column as float64 or string, and which values could not be converted."""
     if kind == "string":
-        number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
-        return column.astype("string"), pd.Series(number, index=column.index) & column.notna()
+        return column.astype("string"), _is_not_text(column) & column.notna()
     converted = pd.to_numeric(column, errors="coerce").astype(np.float64)
     return converted, converted.isna() & column.notna()
+
+
+def _is_not_text(column: pd.Series[Any]) -> pd.Series[bool]:
+    if column.dtype == object:  # mixed, as JSON allows
+        return column.map(lambda value: not isinstance(value, str | bytes | bool)).astype(bool)
+    number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    return pd.Series(number, index=column.index)
 
 
 def _is_time(column: pd.Series[Any]) -> bool:
@@ -112,8 +118,12 @@ def _drop_duplicates(record: pd.DataFrame, counts: Counter[str]) -> Records:
 
     The time belongs to the identity so that windows stay additive: a day drops what its hours drop.
     """
-    record = record.sort_values(["event_time", "event_id", "prediction"], kind="stable", ignore_index=True)
-    again = record.duplicated(["event_id", "event_time"])
+    identity = ["event_time", "event_id"]
+    twins = record.duplicated(identity).any()
+    # Repeats that differ are ordered by all they hold, so that the one that stays does not depend on their order.
+    order = [*identity, *record.columns.drop(identity)] if twins else identity
+    record = record.sort_values(order, kind="stable", ignore_index=True)
+    again = record.duplicated(identity)
     if again.any():
         counts["duplicate"] = int(again.sum())
     return Records(record[~again].reset_index(drop=True), dict(counts))

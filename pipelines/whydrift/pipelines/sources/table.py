@@ -45,6 +45,8 @@ class TableSource:
         needed = [*_named(log.columns.model_dump()), *features]
         for frame in _read_files(_files(log, window), log.format, needed, strings, counts):
             absent = [c for c in needed if c not in frame]
+            if not len(frame):
+                continue
             if absent:
                 counts[f"column_missing:{absent[0]}"] += _count_inside(frame, log.columns.event_time, window)
                 lacking.update(absent)
@@ -67,7 +69,7 @@ def read_labels(labels: Labels, start: datetime, end: datetime) -> Records:
     counts = Counter[str]()
     needed = [columns.event_id, columns.label, columns.label_time]
     files = _files(labels, Window(start, end))
-    parts = list(_read_files(files, labels.format, needed, {columns.event_id}, counts))
+    parts = [frame for frame in _read_files(files, labels.format, needed, {columns.event_id}, counts) if len(frame)]
     for frame in parts:
         absent = [c for c in needed if c not in frame]
         if absent:
@@ -80,7 +82,7 @@ def read_labels(labels: Labels, start: datetime, end: datetime) -> Records:
     bad = wrong | label.isna()
     if (bad & inside).any():
         counts["bad_label"] = int((bad & inside).sum())
-    frame = frame[inside & ~bad].sort_values(["label_time", "event_id"], kind="stable")
+    frame = frame[inside & ~bad].sort_values(["label_time", "event_id", "label"], kind="stable")
     return Records(frame.drop_duplicates("event_id", ignore_index=True), dict(counts))
 
 
@@ -122,7 +124,7 @@ def _list(path: str, kind: str, *, missing_ok: bool = False, recursive: bool = T
         infos = system.get_file_info(fs.FileSelector(root, recursive=recursive, allow_not_found=missing_ok))
     except FileNotFoundError as error:
         raise NoDataError(f"{path} does not exist; see inference_log.path and labels.path") from error
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise StoreError(f"{path} cannot be listed: {error}") from error
     scheme = path.partition("://")[0] + "://" if "://" in path else ""
     return sorted(
@@ -141,25 +143,26 @@ def _read_files(
         try:
             system, inner = _filesystem(path)
             with system.open_input_file(inner) as file:
-                yield _READERS[kind](file, columns, strings, counts)
-        except pa.ArrowInvalid:
-            counts["unreadable_file"] += 1
+                data = file.read()
         except OSError as error:
-            if "Corrupt" in str(error) or "EOF" in str(error) or "deserialize" in str(error):
-                counts["unreadable_file"] += 1
-                continue
             raise StoreError(f"{path} cannot be read: {error}") from error
+        try:  # Arrow says "this file is broken" with an OSError too, hence reading and decoding apart
+            frame = _READERS[kind](data, columns, strings, counts)
+        except (pa.ArrowException, OSError):
+            counts["unreadable_file"] += 1
+        else:
+            yield frame
 
 
-def _read_parquet(file: pa.NativeFile, columns: list[str], _: set[str], __: Counter[str]) -> pd.DataFrame:
-    parquet = pq.ParquetFile(file)
+def _read_parquet(data: bytes, columns: list[str], _: set[str], __: Counter[str]) -> pd.DataFrame:
+    parquet = pq.ParquetFile(pa.BufferReader(data))
     present = [c for c in columns if c in parquet.schema_arrow.names]
-    frame: pd.DataFrame = parquet.read(columns=present).to_pandas()
+    # Integers with nulls stay integers: the id 7 must not become "7.0".
+    frame: pd.DataFrame = parquet.read(columns=present).to_pandas(integer_object_nulls=True)
     return frame
 
 
-def _read_csv(file: pa.NativeFile, columns: list[str], strings: set[str], counts: Counter[str]) -> pd.DataFrame:
-    data = file.read()
+def _read_csv(data: bytes, columns: list[str], strings: set[str], counts: Counter[str]) -> pd.DataFrame:
     if data and not data.endswith(b"\n"):  # cut off in the middle of a row, whose last number cannot be trusted
         data = data[: data.rfind(b"\n") + 1]
         counts["truncated_line"] += 1
@@ -170,6 +173,7 @@ def _read_csv(file: pa.NativeFile, columns: list[str], strings: set[str], counts
 
     table = pa_csv.read_csv(
         io.BytesIO(data),
+        read_options=pa_csv.ReadOptions(block_size=len(data) + 1),  # a column's type comes from all its rows
         parse_options=pa_csv.ParseOptions(invalid_row_handler=skip),
         convert_options=pa_csv.ConvertOptions(
             column_types=dict.fromkeys(strings, pa.string()), strings_can_be_null=True, quoted_strings_can_be_null=False
@@ -179,9 +183,9 @@ def _read_csv(file: pa.NativeFile, columns: list[str], strings: set[str], counts
     return frame
 
 
-def _read_jsonl(file: pa.NativeFile, columns: list[str], _: set[str], counts: Counter[str]) -> pd.DataFrame:
+def _read_jsonl(data: bytes, columns: list[str], _: set[str], counts: Counter[str]) -> pd.DataFrame:
     rows = []
-    for line in file.read().decode("utf-8", errors="replace").splitlines():
+    for line in data.decode("utf-8", errors="replace").split("\n"):  # JSON strings may hold other line separators
         try:
             row = json.loads(line)
         except ValueError:
@@ -190,7 +194,7 @@ def _read_jsonl(file: pa.NativeFile, columns: list[str], _: set[str], counts: Co
             rows.append({c: row.get(c) for c in columns if c in row})
         elif line.strip():
             counts["malformed_line"] += 1
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, dtype=object)
 
 
 _READERS = {"parquet": _read_parquet, "csv": _read_csv, "jsonl": _read_jsonl}
