@@ -114,13 +114,12 @@ def failure(code: int, last_line: str) -> AirflowException:
     return AirflowFailException(f"exit code {code}: {last_line or 'the command said nothing'}")
 
 
-def parse(text: str, *, last_line: bool = False) -> Mapping[str, Any]:
-    """The JSON object in a command's stdout, or in the last line of it."""
-    document = (text.strip().splitlines() or [""])[-1] if last_line else text
+def parse(text: str, *keys: str) -> Mapping[str, Any]:
+    """The JSON object in a text, which must have `keys`."""
     try:
-        value = json.loads(document)
+        value = json.loads(text)
     except ValueError as error:
-        raise AirflowFailException(f"the command's result is not JSON: {document[:200]!r}") from error
-    if not isinstance(value, dict):
-        raise AirflowFailException(f"the command's result is not a JSON object: {document[:200]!r}")
+        raise AirflowFailException(f"this should be JSON: {text[:200]!r}") from error
+    if not isinstance(value, dict) or not value.keys() >= set(keys):
+        raise AirflowFailException(f"this should be a JSON object with {', '.join(keys)}: {text[:200]!r}")
     return value

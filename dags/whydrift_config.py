@@ -35,8 +35,6 @@ class JobConfig:
     owner: str
     retries: int
     timeout: timedelta
-    mature_after: timedelta
-    gate_windows: int
     train_command: tuple[str, ...]
     candidate_alias: str
 
@@ -86,8 +84,6 @@ def read(path: Path) -> JobConfig:
         owner=_matching(raw, "job", "owner", "ml-platform", re.compile(r"[^$]+")),
         retries=_integer(raw, "job", "retries", 2),
         timeout=_duration(raw, "job", "timeout", "30m"),
-        mature_after=_duration(raw, "labels", "mature_after", "7d") if raw.get("labels") else timedelta(0),
-        gate_windows=max(_integer(raw, "gate", "min_windows", 7), 14),
         train_command=_words(raw, "retraining", "train_command"),
         candidate_alias=_matching(raw, "retraining", "candidate_alias", "challenger", _MODEL),
     )

@@ -128,7 +128,7 @@ def assess(config: str) -> dict[str, str]:
     """Judge the window. Any verdict lets the run go on; only the want of one is a failure."""
     results = (EXIT_PASS, EXIT_BREACH, EXIT_NOT_EVALUATED)
     _, text = whydrift("assess", *_window_arguments(config), "--format", "json", results=results)
-    verdict = parse(text)
+    verdict = parse(text, "status", "headline")
     return {"status": verdict["status"], "headline": verdict["headline"]}
 
 
@@ -136,7 +136,7 @@ def assess(config: str) -> dict[str, str]:
 def publish(config: str) -> dict[str, Any]:
     """Write the verdict to MLflow, the metrics and the report, and the retraining request if there is one."""
     _, text = whydrift("publish", *_window_arguments(config), "--format", "json")
-    return dict(parse(text))
+    return dict(parse(text, "run_id", "retraining_request"))
 
 
 def monitoring_dag(job: JobConfig, asset: Asset, end: datetime | None) -> DAG:
@@ -212,13 +212,6 @@ def newest_request(context: Mapping[str, Any], asset: Asset) -> str:
     return str(max(extras, key=lambda extra: to_utc(extra["window_end"]))["request"])
 
 
-def gate_period(request: Mapping[str, Any], job: JobConfig) -> tuple[datetime, datetime]:
-    """The newest windows whose labels were mature when the request was raised."""
-    lag = -(-job.mature_after // job.every)
-    end = to_utc(request["window_end"]) - lag * job.every
-    return end - job.gate_windows * job.every, end
-
-
 def retraining_dag(job: JobConfig, asset: Asset) -> DAG:
     """Each retraining request: train >> gate."""
 
@@ -229,16 +222,15 @@ def retraining_dag(job: JobConfig, asset: Asset) -> DAG:
         first, *others = job.train_command
         command = [interpreter() if first == "python" else first, *others, "--config", str(job.path)]
         _, text = run([*command, "--request", request], folder=job.path.parent)
-        return {"request": request, "version": str(parse(text, last_line=True)["version"])}
+        return {"request": request, "version": str(parse(text.strip().rpartition("\n")[2], "version")["version"])}
 
     @task(multiple_outputs=False)
     def gate(trained: Mapping[str, str]) -> dict[str, Any]:
-        """Compare the candidate with the champion on the same rows; fail if it does not hold."""
-        request = parse(Path(trained["request"]).read_text(encoding="utf-8"))
-        start, end = (time.isoformat() for time in gate_period(request, job))
-        arguments = ("--config", str(job.path), "--candidate", job.candidate_alias, "--start", start, "--end", end)
-        results = (EXIT_PASS, EXIT_BREACH, EXIT_NOT_EVALUATED)
-        code, text = whydrift("gate", *arguments, "--format", "json", results=results)
+        """Compare candidate and champion on the rows that training left out; fail if the candidate does not hold."""
+        request = parse(Path(trained["request"]).read_text(encoding="utf-8"), "gate_start", "gate_end")
+        period = ("--start", request["gate_start"], "--end", request["gate_end"])
+        arguments = ("--config", str(job.path), "--candidate", job.candidate_alias, *period, "--format", "json")
+        code, text = whydrift("gate", *arguments, results=(EXIT_PASS, EXIT_BREACH, EXIT_NOT_EVALUATED))
         result = dict(parse(text))
         if code != EXIT_PASS:
             get_current_context()["ti"].xcom_push("return_value", result)

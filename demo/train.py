@@ -87,7 +87,8 @@ def retrain(config: Config, request: dict[str, Any], *, force: bool = False) -> 
     source = "request " + hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:16]
     version = None if force else _with_tag(config, source)
     if version is None:
-        rows = labelled_rows(config, parse_time(request["window_end"]))
+        held_out = parse_time(request["gate_start"]), parse_time(request["gate_end"])
+        rows = labelled_rows(config, parse_time(request["window_end"]), held_out)
         features = [name for name in FEATURES if name not in request["exclude_features"]]
         facts = {f"whydrift.request.{key}": str(value) for key, value in request.items()}
         version = _register(config, rows, features, {SOURCE_TAG: source, **facts})
@@ -104,10 +105,12 @@ def read_request(path: Path, config: Config) -> dict[str, Any]:
     """
     try:
         request: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        model, _ = request["model"], request["window_end"]
+        model, *_ = (request[key] for key in ("model", "window_end", "gate_start", "gate_end"))
         excluded = request.setdefault("exclude_features", [])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a retraining request (model, window_end, exclude_features): {error!r}") from error
+        raise DataError(
+            f"{path}: not a retraining request (model, window_end, gate_start, gate_end): {error!r}"
+        ) from error
     if model != config.model.name:
         raise DataError(f"{path}: the request is for model {model!r}, the config watches {config.model.name!r}")
     if unknown := sorted(set(excluded) - set(FEATURES)):
@@ -115,12 +118,16 @@ def read_request(path: Path, config: Config) -> dict[str, Any]:
     return request
 
 
-def labelled_rows(config: Config, end: datetime) -> pd.DataFrame:
-    """Logged rows before `end` whose label had arrived by then: the features as served, nulls included, and `late`."""
+def labelled_rows(config: Config, end: datetime, held_out: tuple[datetime, datetime]) -> pd.DataFrame:
+    """Logged rows before `end` whose label had arrived by then: the features as served, nulls included, and `late`.
+
+    Rows of the half-open period `held_out` are left for the gate.
+    """
     if config.labels is None:
         raise ConfigError("labels: retraining needs them, and the config names none")
     log, labels = config.inference_log.columns, config.labels.columns
-    rows = _read(config.inference_log.path, [log.event_id, *FEATURES], (log.event_time, end))
+    rows = _read(config.inference_log.path, [log.event_id, log.event_time, *FEATURES], (log.event_time, end))
+    rows = rows[(rows[log.event_time] < held_out[0]) | (rows[log.event_time] >= held_out[1])]
     known = _read(config.labels.path, [labels.event_id, labels.label], (labels.label_time, end))
     rows = rows.merge(known, left_on=log.event_id, right_on=labels.event_id, validate="one_to_one")
     if rows.empty:

@@ -217,6 +217,7 @@ class World:
     """A model that is linear in its log-odds, and its days: every day has effects of its own on all columns."""
 
     change = Change
+    quiet = _QUIET
     baseline_days = BASELINE_DAYS
 
     def __init__(self, *, task: str = "binary", labels: bool = True, lag: int = 2, seed: int = 0) -> None:

@@ -82,7 +82,7 @@ def ran(probe: Callable[..., Any], new_stand_in: Callable[[], Any], tmp_path_fac
     """Four days and two retraining runs in one Airflow, with the stand-in's calls."""
     script = new_stand_in()
     request = script.folder / "request.json"
-    request.write_text(json.dumps({"window_end": "2013-05-17T00:00:00+00:00"}))
+    request.write_text(json.dumps({"gate_start": "2013-05-01", "gate_end": "2013-05-15"}))
     quiet = {"run_id": "r1", "report": "r.html", "retraining_request": None}
     script.answers(
         {
@@ -99,11 +99,11 @@ def ran(probe: Callable[..., Any], new_stand_in: Callable[[], Any], tmp_path_fac
     )
     configs = tmp_path_factory.mktemp("configs")
     (configs / "flights.yaml").write_text(
-        "model: {name: flights}\nlabels: {mature_after: 2d}\njob: {retries: 1, owner: me}\n"
+        "model: {name: flights}\njob: {retries: 1, owner: me}\n"
         f"retraining: {{train_command: [{script.path}, train]}}\n"
     )
     late = script.folder / "late.json"
-    late.write_text(json.dumps({"window_end": "2013-05-18T00:00:00+00:00"}))
+    late.write_text(json.dumps({"gate_start": "2013-05-02", "gate_end": "2013-05-16"}))
     by_hand = json.dumps({"window_start": "2013-05-16T00:00:00+00:00", "window_end": "2013-05-17T00:00:00+00:00"})
     jobs = [
         f"{DAY}|2013-05-13T00:00:00+00:00|",
@@ -165,13 +165,13 @@ def test_a_window_that_cannot_be_read_fails_at_once(ran: Any) -> None:
 
 
 @pytest.mark.slow
-def test_retraining_trains_then_gates_on_mature_windows(ran: Any) -> None:
+def test_retraining_trains_then_gates_on_the_rows_that_the_request_sets_apart(ran: Any) -> None:
     assert ran["runs"][4] == {"state": "success", "tasks": {"train": "success", "gate": "success"}}
     assert ["train", "--config", ran["config"], "--request", ran["request"]] in ran["calls"]
     (gate, _) = (call for call in ran["calls"] if call[0] == "gate")
     assert gate[1:] == [
         *("--config", ran["config"], "--candidate", "challenger"),
-        *("--start", "2013-05-01T00:00:00+00:00", "--end", "2013-05-15T00:00:00+00:00", "--format", "json"),
+        *("--start", "2013-05-01", "--end", "2013-05-15", "--format", "json"),
     ]
 
 

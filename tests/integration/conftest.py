@@ -129,6 +129,10 @@ class Project:
         changed = change(frame)
         write_parquet(self.log_file(day), frame if changed is None else changed)
 
+    def answer(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The frame with the predictions that the model gives for its features."""
+        return frame.assign(prediction=_predict(self.folder, frame))
+
     def verdict(self, day: datetime) -> dict[str, Any] | None:
         """The stored verdict of a day's window."""
         found = list(self.store.glob(f"meters/v*/*/{day:%Y%m%d}T000000Z_*/verdict.json"))
@@ -167,8 +171,10 @@ def _quiet_mlflow() -> Iterator[None]:
 
 
 @pytest.fixture
-def commandline(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Run the command line in this process; no command may end but by SystemExit."""
+def commandline(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Result]:
+    """Run the command line in this process; no command may end but by SystemExit, and none by a bug."""
 
     def run(*arguments: str) -> Result:
         capsys.readouterr()
@@ -176,6 +182,7 @@ def commandline(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
         with pytest.raises(SystemExit) as ended:
             main()
         out, err = capsys.readouterr()
+        assert "internal error" not in caplog.text
         return Result(int(ended.value.code or 0), out, err)
 
     return run
@@ -214,7 +221,8 @@ def project(world: Path, tmp_path: Path, commandline: Callable[..., Result]) -> 
     """A project of the test's own that shares the session's MLflow database."""
     for name in ("logs", "labels"):
         shutil.copytree(world / name, tmp_path / name)
-    shutil.copy(world / "config.yaml", tmp_path)
+    for name in ("config.yaml", "model.ubj"):
+        shutil.copy(world / name, tmp_path)
     made = Project(tmp_path, f"whydrift/{tmp_path.name}", commandline)
     made.configure(mlflow={"experiment": made.experiment})
     return made
@@ -237,8 +245,8 @@ def _move(database: Path, old: str, new: str) -> None:
         for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
             for _, column, kind, *_ in connection.execute(f"PRAGMA table_info('{table}')").fetchall():
                 if kind.upper().startswith(("VARCHAR", "TEXT")):
-                    statement = f"UPDATE OR IGNORE \"{table}\" SET \"{column}\" = replace(\"{column}\", ?, ?)"
-                    connection.execute(f"{statement} WHERE \"{column}\" LIKE ?", (old, new, f"%{old}%"))
+                    statement = f'UPDATE OR IGNORE "{table}" SET "{column}" = replace("{column}", ?, ?)'
+                    connection.execute(f'{statement} WHERE "{column}" LIKE ?', (old, new, f"%{old}%"))
     connection.close()
 
 
@@ -300,15 +308,19 @@ def _register(folder: Path, rows: pd.DataFrame) -> None:
     model.save_model(folder / "model.ubj")
 
 
-def _write_logs(folder: Path) -> None:
-    """One file of requests a day, and one file of labels for each day of arrival."""
+def _predict(folder: Path, rows: pd.DataFrame) -> Any:
     from xgboost import XGBClassifier
 
     model = XGBClassifier(n_jobs=1)
     model.load_model(folder / "model.ubj")
+    return model.predict_proba(_model_input(rows))[:, 1].astype(np.float64)
+
+
+def _write_logs(folder: Path) -> None:
+    """One file of requests a day, and one file of labels for each day of arrival."""
     days = [BASELINE_START + i * DAY for i in range((LOG_END - BASELINE_START) // DAY)]
     rows = pd.concat([_rows(day) for day in days], ignore_index=True)
-    rows["prediction"] = model.predict_proba(_model_input(rows))[:, 1].astype(np.float64)
+    rows["prediction"] = _predict(folder, rows)
     for schema, time, name in ((LOG_SCHEMA, "event_time", "logs"), (LABEL_SCHEMA, "label_time", "labels")):
         for day, part in rows.groupby(rows[time].dt.strftime("%Y-%m-%d")):
             path = folder / name / f"day={day}" / "part-0.parquet"

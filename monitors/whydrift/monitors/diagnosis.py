@@ -21,25 +21,34 @@ from whydrift.monitors.verdict import Cause, CauseKind, Channel, Finding
 
 FloatArray = npt.NDArray[np.float64]
 
-_RESPONSE_Z = 4.0  # of the response term over the baseline's windows
+_SIZE_Z = 4.0  # of a split's sizes over the baseline's windows
 _MOST = 0.9  # a slice holds the fault if so much of it lies there
 _SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
 class SplitNull:
-    """Mean and deviation of the response term over the baseline's own windows, shape (p,)."""
+    """Means and deviations of a split's sizes over the baseline's own windows, shapes (p,)."""
 
-    mean: FloatArray
-    deviation: FloatArray
+    composition: FloatArray
+    composition_deviation: FloatArray
+    response: FloatArray
+    response_deviation: FloatArray
 
 
 def fit_split_null(splits: Sequence[Split], features: int) -> SplitNull:
-    """What the response term comes to where nothing moved; from fewer than two splits nothing is known."""
+    """What the sizes come to where nothing moved; from fewer than two splits nothing is known."""
     if len(splits) < 2:
-        return SplitNull(np.zeros(features), np.full(features, np.inf))
-    sizes = np.array([s.response_size for s in splits])
-    return SplitNull(sizes.mean(axis=0), np.maximum(sizes.std(axis=0, ddof=1), 1e-12))
+        zero, unknown = np.zeros(features), np.full(features, np.inf)
+        return SplitNull(zero, unknown, zero, unknown)
+    composition = np.array([s.composition_size for s in splits])
+    response = np.array([s.response_size for s in splits])
+    return SplitNull(
+        composition.mean(axis=0),
+        np.maximum(composition.std(axis=0, ddof=1), 1e-12),
+        response.mean(axis=0),
+        np.maximum(response.std(axis=0, ddof=1), 1e-12),
+    )
 
 
 def diagnose(
@@ -109,15 +118,16 @@ def _from_evidence(
     outcome = sum(f.evidence or 0.0 for f in evidence if f.stream in OUTCOME_STREAMS)
     total = sum(f.evidence or 0.0 for f in evidence)
     if outcome > total / 2:
-        leading = [f for f in evidence if f.stream in OUTCOME_STREAMS]
+        leading = named = [f for f in evidence if f.stream in OUTCOME_STREAMS]
         kind, next_step = CauseKind.CONCEPT_CHANGED, "Compare outcomes at equal scores; ask what changed in the world."
     else:
-        leading = [f for f in evidence if f.stream not in OUTCOME_STREAMS]
+        named = [f for f in evidence if f.stream not in OUTCOME_STREAMS]
+        leading = _own_first(named, layout, split, null)
         kind, next_step = _inputs_or_joint([f.feature for f in leading if f.feature], layout, split, null)
     features = tuple(dict.fromkeys(f.feature for f in leading if f.feature is not None))
     return Cause(
         kind=kind,
-        sentence=leading[0].message + _with_it(len(leading) - 1),
+        sentence=leading[0].message + _with_it(len(named) - 1),
         onset=_onset(leading[:1]),
         features=features,
         group=_group(features, groups),
@@ -125,6 +135,25 @@ def _from_evidence(
         grounds=tuple(f.message for f in leading),
         next_step=next_step,
     )
+
+
+def _own_first(leading: list[Finding], layout: Layout, split: Split | None, null: SplitNull) -> list[Finding]:
+    """The findings of features whose own attributions moved, most moved first; all findings where none did.
+
+    Shares sum to 1: where one feature moves, all shares do, and strong evidence is alike in all of them.
+    """
+    if split is None:
+        return leading
+    composition = split.composition_size - null.composition - _SIZE_Z * null.composition_deviation
+    moved = np.maximum(composition, 0.0) + _response_excess(split, null)
+    size = dict(zip(layout.names, moved, strict=True))
+    own = [f for f in leading if f.feature is not None and size[f.feature] > 0]
+    return sorted(own, key=lambda f: -size[f.feature or ""]) or leading
+
+
+def _response_excess(split: Split, null: SplitNull) -> FloatArray:
+    """The response beyond that of the baseline's own windows, shape (p,)."""
+    return np.maximum(split.response_size - null.response - _SIZE_Z * null.response_deviation, 0.0)
 
 
 def _with_it(others: int) -> str:
@@ -137,8 +166,7 @@ def _inputs_or_joint(
     if split is None:
         return CauseKind.UNKNOWN, "No row of this window could be explained; look at the row accounting."
     rows = [layout.names.index(f) for f in features]
-    excess = np.maximum(split.response_size[rows] - null.mean[rows] - _RESPONSE_Z * null.deviation[rows], 0.0)
-    if (excess > split.composition_size[rows]).any():
+    if (_response_excess(split, null)[rows] > split.composition_size[rows]).any():
         return CauseKind.JOINT_MOVED, "The same inputs are answered differently: look at what moves together with them."
     return CauseKind.INPUTS_MOVED, "Compare the inputs of these features with the baseline's, at their source."
 

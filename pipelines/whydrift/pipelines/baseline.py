@@ -53,12 +53,16 @@ _LAYOUT = TypeAdapter(Layout)
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """A baseline as it is used: its id is the sha256 over its files' digests."""
+    """A baseline as it is used: its id is the sha256 over its files' digests.
+
+    `golden` has a sample's features, their attributions as `attribution:<feature>`, and the output.
+    """
 
     id: str
     layout: Layout
     windows: tuple[BaselineWindow, ...]
     background: pd.DataFrame
+    golden: pd.DataFrame
     digests: dict[str, str]
 
 
@@ -114,7 +118,7 @@ def load(config: Config, registry: Registry, version: ModelVersion) -> Baseline:
             manifest: dict[str, Any] = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
             files = manifest["files"]
             layout = _LAYOUT.validate_python(manifest["layout"])
-        except (OSError, ValueError, KeyError, ValidationError) as error:
+        except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
             raise BaselineError(f"the baseline of {version.uri} cannot be read: {error}; make it again") from error
         changed = [name for name, digest in files.items() if _sha256(path / name) != digest]
         if changed or _identity(manifest) != version.baseline_digest:
@@ -128,6 +132,7 @@ def load(config: Config, registry: Registry, version: ModelVersion) -> Baseline:
             layout=layout,
             windows=_read_summaries(path / _SUMMARIES),
             background=pq.read_table(path / _BACKGROUND).to_pandas(),
+            golden=pq.read_table(path / _GOLDEN).to_pandas(),
             digests={"model": manifest["model_digest"], "explainer": manifest["explainer_digest"]},
         )
 

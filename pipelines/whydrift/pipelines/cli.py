@@ -16,8 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from whydrift.pipelines.config import load
-from whydrift.pipelines.errors import EXIT_BREACH, EXIT_NOT_EVALUATED, EXIT_PASS, EXIT_USAGE, ConfigError, WhyDriftError
+from whydrift.pipelines.config import Config, load
+from whydrift.pipelines.errors import (
+    EXIT_BREACH,
+    EXIT_NOT_EVALUATED,
+    EXIT_PASS,
+    EXIT_USAGE,
+    ConfigError,
+    StoreError,
+    WhyDriftError,
+)
 from whydrift.pipelines.window import Window, parse_time, split
 
 if TYPE_CHECKING:
@@ -40,6 +48,9 @@ def main() -> None:
     except WhyDriftError as error:
         click.echo(f"whydrift: {type(error).__name__}: {error}", err=True)
         code = error.exit_code
+    except Exception:  # a bug; Python would end with 1, which says that a window was judged and failed
+        logger.exception("internal error")
+        code = EXIT_NOT_EVALUATED
     sys.exit(code if isinstance(code, int) else EXIT_PASS)
 
 
@@ -189,7 +200,7 @@ def backfill(config_path: Path, start: datetime, end: datetime) -> None:
     from whydrift.pipelines.recording import refresh_metrics
 
     config = load(config_path)
-    windows = list(split(start, end, config.window.every))
+    windows = _windows(config, start, end)
     refuse_unfit(config, windows)
     verdicts = stage(Job.open(config), windows)
     refresh_metrics(config)
@@ -209,7 +220,7 @@ def gate(config_path: Path, candidate: str | None, start: datetime, end: datetim
     from whydrift.pipelines.outputs.gate_formats import FORMATS
 
     config = load(config_path)
-    windows = list(split(start, end, config.window.every))
+    windows = _windows(config, start, end)
     result = stage(Job.open(config), candidate or config.retraining.candidate_alias, windows)
     click.echo(FORMATS[form](result))
     return {True: EXIT_PASS, False: EXIT_BREACH, None: EXIT_NOT_EVALUATED}[result.passed]
@@ -227,12 +238,17 @@ def report(config_path: Path, start: datetime | None, end: datetime | None, form
     from whydrift.pipelines.show import show
 
     config = load(config_path)
+    if start is None and end is not None:
+        raise click.UsageError("--end needs --start")
     window = None if start is None else Window(start, end or start + config.window.every)
     text = show(Job.open(config), window, form)
     if output is None:
         click.echo(text)
-    else:
+        return
+    try:
         output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"{output} cannot be written: {error}") from error
 
 
 @whydrift.command()
@@ -251,6 +267,12 @@ def serve(config_paths: tuple[Path, ...], host: str, port: int) -> None:
     from whydrift.pipelines.serve import serve as stage
 
     stage([load(path) for path in config_paths], host, port)
+
+
+def _windows(config: Config, start: datetime, end: datetime) -> list[Window]:
+    """The windows that tile a period; raises ConfigError where the period is empty or off the grid."""
+    period = Window(start, end)
+    return list(split(period.start, period.end, config.window.every))
 
 
 def _show(verdict: Verdict, form: str) -> None:

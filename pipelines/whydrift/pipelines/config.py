@@ -35,7 +35,7 @@ _REMOTE = re.compile(r"[a-z][a-z0-9+.-]+://")
 
 
 def _to_duration(value: object) -> object:
-    return parse_duration(value) if isinstance(value, str) else value
+    return value if isinstance(value, timedelta) else parse_duration(str(value))
 
 
 def _to_time(value: object) -> object:
@@ -199,7 +199,12 @@ class Gate(Section):
     max_smece_increase: float = Field(0.02, ge=0)
     max_slice_loss_ratio: float = Field(1.1, ge=1, description="Candidate's loss over the champion's, per slice.")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="One-sided, shared by all checks (Bonferroni).")
-    min_windows: int = Field(7, ge=2)
+    min_windows: int = Field(7, ge=2, description="With fewer a check is not judged.")
+    windows: int = Field(
+        14,
+        ge=2,
+        description="Newest mature windows that a retraining request sets apart for the gate, and from training.",
+    )
     min_slice_rows: int = Field(200, ge=1, description="Smaller slices are listed and not judged.")
 
 

@@ -17,7 +17,7 @@ from whydrift.pipelines.errors import ConfigError, NoDataError
 from whydrift.pipelines.registry import ModelVersion, Registry
 from whydrift.pipelines.rows import LogReader, Summariser, make_explainer
 from whydrift.pipelines.store import Store
-from whydrift.pipelines.window import Window
+from whydrift.pipelines.window import Window, split
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,11 @@ def refuse_unfit(config: Config, windows: Sequence[Window]) -> None:
 
     Raises:
         NoDataError: a window ends in the future.
-        ConfigError: a window starts before the reference period's end.
+        ConfigError: a window is none of the configured grid, or starts before the reference period's end.
     """
     for window in windows:
+        if list(split(window.start, window.end, config.window.every)) != [window]:
+            raise ConfigError(f"the window {window} is {window.width} wide; window.every is {config.window.every}")
         if window.end > datetime.now(UTC):
             raise NoDataError(f"the window {window} ends in the future; its log cannot be complete")
         if window.start < config.baseline.end:

@@ -9,9 +9,11 @@ import json
 import logging
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from whydrift.monitors.verdict import Status, Verdict
+from whydrift.pipelines.config import Config
 from whydrift.pipelines.errors import NoDataError, StoreError
 from whydrift.pipelines.job import Job
 from whydrift.pipelines.outputs import report
@@ -56,14 +58,25 @@ def history(job: Job, verdict: Verdict) -> list[Verdict]:
 
 def publish_verdict(job: Job, verdict: Verdict, earlier: list[Verdict]) -> Publication:
     """Write every output of a verdict and say where they are."""
-    name = window_name(verdict.key.start, verdict.key.end)
-    outputs = Path(job.config.outputs)
-    page = report.render(verdict, earlier)
-    path = outputs / "reports" / verdict.key.model / f"{name}.html"
-    _write(path, page.encode())
+    path, page = write_report(job, verdict, earlier)
     run_id = _log_run(job, verdict, page)
     request = _request(job, verdict, run_id, path)
     return Publication(run_id, path, request)
+
+
+def write_report(job: Job, verdict: Verdict, earlier: list[Verdict]) -> tuple[Path, str]:
+    """Write the window's page, with a link to Evidently's view where there is one."""
+    path = report_path(job, verdict)
+    view = path.with_suffix(".evidently.html")
+    page = report.render(verdict, earlier, evidently_link=view.name if view.exists() else None)
+    write_file(path, page.encode())
+    return path, page
+
+
+def report_path(job: Job, verdict: Verdict) -> Path:
+    """Where a window's page is."""
+    folder = Path(job.config.outputs) / "reports" / verdict.key.model
+    return folder / f"{window_name(verdict.key.start, verdict.key.end)}.html"
 
 
 def _log_run(job: Job, verdict: Verdict, page: str) -> str:
@@ -119,6 +132,7 @@ def _request(job: Job, verdict: Verdict, run_id: str, page: Path) -> Path | None
     if not verdict.retraining.requested or verdict.cause is None:
         path.unlink(missing_ok=True)
         return None
+    gate = _gate_period(job.config, verdict.key.end)
     content = {
         "model": verdict.key.model,
         "model_version": verdict.key.model_version,
@@ -130,16 +144,25 @@ def _request(job: Job, verdict: Verdict, run_id: str, page: Path) -> Path | None
         "exclude_features": [
             f.feature for f in verdict.attribution if f.missing_rate > _DEAD and f.feature in verdict.cause.features
         ],
+        "gate_start": gate.start.isoformat(),
+        "gate_end": gate.end.isoformat(),
         "onset": verdict.cause.onset.isoformat(),
         "reason": verdict.retraining.reason,
         "run_id": run_id,
         "report": str(page),
     }
-    _write(path, (json.dumps(content, indent=1) + "\n").encode())
+    write_file(path, (json.dumps(content, indent=1) + "\n").encode())
     return path
 
 
-def _write(path: Path, data: bytes) -> None:
+def _gate_period(config: Config, end: datetime) -> Window:
+    """The newest windows with mature labels: training leaves them out, so that the gate judges on unseen rows."""
+    last = end - config.label_lag * config.window.every
+    return Window(last - config.gate.windows * config.window.every, last)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write an output whole or not at all."""
     try:
         write_atomically(path, data)
     except OSError as error:

@@ -170,8 +170,17 @@ class Registry:
             newest = max(found, key=lambda r: (r.info.start_time, r.info.run_id))
             for other in found:
                 if other.info.run_id != newest.info.run_id:
-                    self._client.delete_run(other.info.run_id)
+                    self._delete(other.info.run_id)
             return str(newest.info.run_id)
+
+    def _delete(self, run_id: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.delete_run(run_id)
+        except MlflowException:  # another writer was quicker
+            if self._client.get_run(run_id).info.lifecycle_stage != "deleted":
+                raise
 
     def _experiment(self, name: str) -> str:
         from mlflow.exceptions import MlflowException
@@ -203,9 +212,27 @@ class Registry:
         except MlflowException as error:
             if absent is not None and error.error_code in _ABSENT:
                 raise absent from error
-            raise StoreError(f"MLflow at {without_password(self._uri)} could not {action}: {error.message}") from error
-        except OSError as error:
-            raise StoreError(f"MLflow at {without_password(self._uri)} could not {action}: {error}") from error
+            raise self._unreachable(action, error.message) from error
+        except (OSError, ImportError) as error:
+            raise self._unreachable(action, str(error)) from error
+        except _database_errors() as error:
+            raise self._unreachable(action, str(error)) from error
+
+    def _unreachable(self, action: str, said: str) -> StoreError:
+        shown = without_password(self._uri)
+        credentials = self._uri.removesuffix(shown.partition("://")[2]).partition("://")[2]
+        if credentials:  # MLflow's own messages repeat the URI
+            said = said.replace(credentials, "")
+        return StoreError(f"MLflow at {shown} could not {action}: {said}")
+
+
+def _database_errors() -> tuple[type[Exception], ...]:
+    """What a database URI may fail with; none where SQLAlchemy is not installed, which only such URIs need."""
+    try:
+        from sqlalchemy.exc import SQLAlchemyError
+    except ImportError:
+        return ()
+    return (SQLAlchemyError,)
 
 
 def _native_loader(flavors: Mapping[str, Any]) -> Callable[[str], Any]:

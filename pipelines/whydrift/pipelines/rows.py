@@ -23,6 +23,7 @@ from whydrift.monitors.summary import (
     summarise_outcomes,
 )
 from whydrift.pipelines.config import Config
+from whydrift.pipelines.errors import SchemaError
 from whydrift.pipelines.explainers.choose import choose
 from whydrift.pipelines.explainers.protocol import Explainer
 from whydrift.pipelines.registry import LoadedModel, ModelVersion
@@ -92,7 +93,10 @@ class Summariser:
             return None
         due = cohort.end + config.label_lag * config.window.every
         arrived = read_labels(labels, cohort.start, due)
-        records = self.log.read(cohort)
+        try:
+            records = self.log.read(cohort)
+        except SchemaError:  # the cohort's own window has said so; this one is to be judged all the same
+            return WindowSummary.zero()
         joined = records.frame.merge(arrived.frame[["event_id", "label"]], on="event_id", how="inner")
         batch = Outcomes(
             features=joined[list(self.log.features)],

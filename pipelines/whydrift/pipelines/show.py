@@ -1,8 +1,9 @@
-"""Stage `report`: a stored verdict as text, JSON, a page, or Evidently's view of the same rows."""
+"""Stage `report`: a stored verdict as text, JSON or a page; or the path of Evidently's view of the same rows."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 
 import pandas as pd
 
@@ -10,12 +11,11 @@ from whydrift.monitors.verdict import Verdict
 from whydrift.pipelines.errors import NoDataError
 from whydrift.pipelines.job import Job
 from whydrift.pipelines.outputs import evidently_view, report
-from whydrift.pipelines.publish import history
-from whydrift.pipelines.store import window_name
+from whydrift.pipelines.publish import history, report_path, write_file, write_report
 from whydrift.pipelines.verdict_json import to_json
-from whydrift.pipelines.window import Window, split
+from whydrift.pipelines.window import Window
 
-_SAMPLE = 2000  # rows a side in Evidently's view
+_SAMPLE = 2000  # rows of the window in Evidently's view; the other side is the baseline's golden sample
 _TOP = 5
 
 
@@ -27,7 +27,7 @@ def show(job: Job, window: Window | None, form: str) -> str:
     if form == "html":
         return report.render(verdict, history(job, verdict))
     if form == "evidently":
-        return _evidently(job, verdict)
+        return str(_write_evidently(job, verdict))
     return as_text(verdict)
 
 
@@ -77,18 +77,18 @@ def _minute(time: datetime) -> str:
     return f"{time:%Y-%m-%d %H:%M}"
 
 
-def _evidently(job: Job, verdict: Verdict) -> str:
-    now = Window(verdict.key.start, verdict.key.end)
-    config = job.config
-    reference = pd.concat(
-        [_attributions(job, w) for w in split(config.baseline.start, config.baseline.end, config.window.every)]
-    )
-    link = f"{window_name(now.start, now.end)}.html"
-    return evidently_view.render(reference.head(_SAMPLE), _attributions(job, now).head(_SAMPLE), report_link=link)
+def _write_evidently(job: Job, verdict: Verdict) -> Path:
+    """Write Evidently's view beside the report, and the report again with a link to it."""
+    path = report_path(job, verdict).with_suffix(".evidently.html")
+    write_file(path, _evidently(job, verdict, report_path(job, verdict).name).encode())
+    write_report(job, verdict, history(job, verdict))
+    return path
 
 
-def _attributions(job: Job, window: Window) -> pd.DataFrame:
-    log = job.summariser.log
-    features = log.read(window).frame[list(log.features)]
-    values = job.summariser.explainer.explain(features).values
-    return pd.DataFrame(values, columns=[f"shap__{name}" for name in features.columns])
+def _evidently(job: Job, verdict: Verdict, link: str) -> str:
+    log, explainer = job.summariser.log, job.summariser.explainer
+    rows = log.read(Window(verdict.key.start, verdict.key.end)).frame[list(log.features)]
+    rows = rows.sample(min(len(rows), _SAMPLE), random_state=0)
+    current = pd.DataFrame(explainer.explain(rows).values, columns=[f"shap__{name}" for name in rows.columns])
+    golden = job.baseline.golden[[f"attribution:{name}" for name in rows.columns]]
+    return evidently_view.render(golden.set_axis(current.columns, axis=1), current, report_link=link)

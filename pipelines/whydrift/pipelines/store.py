@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pyarrow as pa
 from pyarrow import fs
 
 from whydrift.monitors.summary import WindowSummary
@@ -93,8 +94,14 @@ class Store:
 
     def read_summary(self, key: WindowKey, part: str = SUMMARY) -> WindowSummary | None:
         """None where the window has no such part yet."""
-        data = self._read(f"{self._folder(key)}/{part}")
-        return None if data is None else WindowSummary.from_bytes(data)
+        path = f"{self._folder(key)}/{part}"
+        data = self._read(path)
+        try:
+            return None if data is None else WindowSummary.from_bytes(data)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise StoreError(
+                f"store {path}: is not a window summary ({error}); delete it and run the window again"
+            ) from error
 
     def write_verdict(self, verdict: Verdict) -> None:
         self._write(f"{self._folder(verdict.key)}/{VERDICT}", to_json(verdict))
@@ -110,7 +117,10 @@ class Store:
         found = []
         for name in self._folders(prefix):
             start, _, end = name.partition("_")
-            window = [datetime.strptime(t, _TIME).replace(tzinfo=UTC) for t in (start, end)]
+            try:
+                window = [datetime.strptime(t, _TIME).replace(tzinfo=UTC) for t in (start, end)]
+            except ValueError:  # somebody else's folder
+                continue
             found.append(
                 WindowKey(
                     model=model, model_version=model_version, baseline_id=baseline_id, start=window[0], end=window[1]
