@@ -5,7 +5,7 @@ environment of its own. Three variables of the workers' and the DAG processor's 
 
     WHYDRIFT_CLI            the command; default `whydrift` on the PATH
     WHYDRIFT_CONFIGS        the folder of the configurations; default `configs` beside this bundle
-    WHYDRIFT_SCHEDULE_END   ISO time after which no window is scheduled; for replaying data of the past
+    WHYDRIFT_SCHEDULE_END   ISO time; no window that starts later is scheduled. For replaying data of the past
 
 A configuration that cannot be read becomes a DAG with the tag `unreadable` that says why; the others are unaffected.
 """

@@ -281,10 +281,17 @@ class World:
         counts = [count_set_aside(change.set_aside), count_digests(change.digests, change.rows)]
         return merge([summarise(explained, self.layout), *counts]), summarise_outcomes(outcomes, self.layout)
 
+    def baseline(self, days: int = BASELINE_DAYS, changes: Mapping[int, Change] | None = None) -> list[BaselineWindow]:
+        """The first days."""
+        found = []
+        for day in range(days):
+            summary, outcomes = self.summaries(day, (changes or {}).get(day, _QUIET))
+            found.append(BaselineWindow(self.start(day), summary, outcomes if self.settings.labels else None))
+        return found
+
     def refer(self, days: int = BASELINE_DAYS, **settings: Any) -> Reference:
         """A reference fitted on the first days."""
-        windows = [BaselineWindow(self.start(d), *self.summaries(d, _QUIET)) for d in range(days)]
-        return refer(windows, self.layout, replace(self.settings, **settings), dict(_DIGESTS))
+        return refer(self.baseline(days), self.layout, replace(self.settings, **settings), dict(_DIGESTS))
 
     def windows(self, days: int, changes: Mapping[int, Change] | Change | None = None) -> list[WindowInput]:
         """The first production days; `changes` by day, or from the first one on."""

@@ -208,12 +208,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "outputs": "outputs",
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["whydrift", "baseline", "--config", str(folder / "config.yaml")])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert ended.value.code == 0
+    _succeed("baseline", "--config", str(folder / "config.yaml"))
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished(world: Path) -> Path:
+    """The world with `store` and `outputs` of its first four windows, backfilled without disturbance. Read only."""
+    period = ["--start", f"{BASELINE_END:%F}", "--end", f"{BASELINE_END + 4 * DAY:%F}"]
+    _succeed("backfill", "--config", str(world / "config.yaml"), *period)
+    return world
 
 
 @pytest.fixture
@@ -237,6 +241,14 @@ def own_registry(world: Path, project: Project) -> Project:
     _move(database, str(world), str(project.folder))
     project.configure(mlflow={"tracking_uri": f"sqlite:///{database}"})
     return project
+
+
+def _succeed(*arguments: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["whydrift", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 0
 
 
 def _move(database: Path, old: str, new: str) -> None:
@@ -282,8 +294,9 @@ def _rows(day: datetime) -> pd.DataFrame:
 
 
 def _model_input(rows: pd.DataFrame) -> pd.DataFrame:
-    categories = {"site": SITES, "kind": KINDS}
-    return rows[list(FEATURES)].astype({k: pd.CategoricalDtype(v) for k, v in categories.items()})
+    known = {"site": SITES, "kind": KINDS}
+    columns = {k: rows[k].where(rows[k].isin(v)).astype(pd.CategoricalDtype(v)) for k, v in known.items()}
+    return rows[list(FEATURES)].assign(**columns)
 
 
 def _register(folder: Path, rows: pd.DataFrame) -> None:

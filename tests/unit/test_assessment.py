@@ -8,7 +8,7 @@ from enum import Enum
 import numpy as np
 import pytest
 
-from whydrift.monitors.assessment import WindowInput, fold, refer
+from whydrift.monitors.assessment import BaselineWindow, WindowInput, fold, refer
 from whydrift.monitors.attribution import moments
 from whydrift.monitors.summary import WindowSummary, count_set_aside
 from whydrift.monitors.verdict import CauseKind, Channel, Retraining, Status
@@ -169,14 +169,13 @@ def test_flipped_labels_are_a_changed_concept_since_their_cohort(world, run):
     assert pages[0] in (7, 8)
     page = verdicts[pages[0]]
     assert page.cause.kind is CauseKind.CONCEPT_CHANGED
-    assert abs(onset(world, page) - 5) <= 2
+    assert abs(onset(world, page) - 5) <= 1  # and not two days later, when its labels had come
     assert page.calibration.smece > 3 * page.calibration.baseline_smece
     assert page.calibration.cohort_end <= page.key.start
 
 
 def test_a_concept_that_changed_in_one_slice(world, run):
     """Only slice a's labels flip, and its loss leads."""
-    odd = world.change()
     carrier = {}
 
     def inputs(d):
@@ -194,7 +193,7 @@ def test_a_concept_that_changed_in_one_slice(world, run):
 def test_too_few_rows_are_said_and_not_judged(world, make_world):
     quiet = make_world(labels=False)
     reference = quiet.refer()
-    few = quiet.change(rows=99, inputs=lambda d: d + np.nan if d is None else d.assign(x1=np.nan))
+    few = quiet.change(rows=99, inputs=lambda d: d.assign(x1=np.nan))
     verdicts = sound(quiet.verdicts(reference, quiet.windows(4, {1: few, 2: few})))
     assert [v.status for v in verdicts] == [OK, Status.INSUFFICIENT_DATA, Status.INSUFFICIENT_DATA, OK]
     assert verdicts[1].headline == "Cannot tell: 99 rows could be explained, 100 are needed."
@@ -237,19 +236,19 @@ def test_an_unreadable_file_is_a_ticket(world, run):
 
 
 def test_retraining_is_asked_for_once_a_cooldown_and_with_enough_labels(world, run):
-    verdicts = run(26, since(world.change(label=lambda y: 1 - y), 2))
+    patient = world.refer(policy=replace(world.settings.policy, cooldown=timedelta(days=3)))
+    verdicts = run(14, since(world.change(label=lambda y: 1 - y), 2), patient)
     asked = [i for i, v in enumerate(verdicts) if v.retraining.requested]
-    assert len(asked) == 2
-    assert asked[1] - asked[0] == 14
-    first = verdicts[asked[0]].retraining
-    assert first.labelled_since_onset >= 1000
-    assert verdicts[asked[0] - 1].retraining.labelled_since_onset < 1000
-    assert first == Retraining(
+    assert len(asked) >= 2
+    assert set(np.diff(asked)) == {3}
+    first = verdicts[asked[0]]
+    assert first.retraining == Retraining(
         requested=True,
-        reason=f"concept_changed since {verdicts[asked[0]].since:%F}, {first.labelled_since_onset:,} mature labels"
-        " since then",
-        labelled_since_onset=first.labelled_since_onset,
+        reason=f"concept_changed since {first.since:%Y-%m-%d}, 1,200 mature labels since then",
+        labelled_since_onset=1200,
     )
+    assert verdicts[asked[0] - 1].status is PAGE
+    assert verdicts[asked[0] - 1].retraining.labelled_since_onset == 800
 
 
 def test_regression(make_world):
@@ -323,15 +322,23 @@ def test_a_model_that_answers_a_constant_pages(world, run):
 
 
 def test_a_page_from_streams_that_its_window_does_not_carry_has_a_cause(world):
-    """Half the evidence is there when a window without attributions tips the scale by its labels."""
-    moved = world.change(inputs=lambda d: d.assign(x2=d["x2"] + 2), label=lambda y: 1 - y)
-    windows = world.windows(9, since(moved, 5))
-    empty = [replace(w, summary=WindowSummary.zero()) for w in windows]
-    for threshold in (30.0, 90.0, 300.0, 1e4, 1e5):
-        reference = world.refer(thresholds=replace(world.settings.thresholds, page=threshold))
-        for at in (5, 6, 7, 8):
-            mixed = [*windows[:at], *empty[at:]]
-            sound(world.verdicts(reference, mixed))
+    """Nearly all evidence is there already when a window without rows tips the scale by its labels."""
+    moved = world.change(inputs=lambda d: d.assign(x2=d["x2"] + 2))
+    doubtful = world.change(label=lambda y: np.where(np.arange(y.size) < 40, 1 - y, y))
+    windows = world.windows(7, {4: doubtful, 5: moved})
+    windows[6] = replace(windows[6], summary=WindowSummary.zero())
+
+    def verdicts(threshold):
+        thresholds = replace(world.settings.thresholds, page=threshold)
+        return sound(world.verdicts(world.refer(thresholds=thresholds), windows))
+
+    before, after = (v.budget.evidence for v in verdicts(1e9)[-2:])
+    assert before < after < 1.1 * before
+    page = verdicts((before + after) / 2)[-1]
+    assert page.status is PAGE
+    assert page.cause.kind is CauseKind.UNKNOWN
+    assert "x2" in page.cause.features
+    assert "does not tell" in page.headline
 
 
 def test_a_finding_of_a_stream_that_is_not_there_says_so(world, run):
@@ -347,10 +354,8 @@ def test_a_finding_of_a_stream_that_is_not_there_says_so(world, run):
 
 def test_a_baseline_window_without_labels_does_not_shift_the_others(world, reference):
     """Cohorts are found by their time, not by their number."""
-    windows = [(world.start(d), *world.summaries(d, world.quiet)) for d in range(world.baseline_days)]
-    from whydrift.monitors.assessment import BaselineWindow
-
-    holed = [BaselineWindow(s, a, None if i == 10 else b) for i, (s, a, b) in enumerate(windows)]
+    holed = world.baseline()
+    holed[10] = replace(holed[10], outcomes=None)
     found = refer(holed, world.layout, world.settings, {"model": "a" * 64, "explainer": "b" * 64})
     late = [i for i, s in enumerate(reference.detector.streams) if s.kind == "loss" and s.slice is None]
     whole, less = reference.detector.start.history, found.detector.start.history
@@ -359,19 +364,12 @@ def test_a_baseline_window_without_labels_does_not_shift_the_others(world, refer
 
 
 def test_a_baseline_without_rows_is_refused(world):
-    from whydrift.monitors.assessment import BaselineWindow
-
     with pytest.raises(ValueError, match="needs explained rows"):
         refer([BaselineWindow(world.start(0), WindowSummary.zero(), None)], world.layout, world.settings, {})
 
 
 def test_small_and_empty_baseline_windows_teach_nothing(world):
-    from whydrift.monitors.assessment import BaselineWindow
-
-    few = world.change(rows=3)
-    windows = [
-        BaselineWindow(world.start(d), *world.summaries(d, few if d % 5 == 0 else world.quiet)) for d in range(35)
-    ]
+    windows = world.baseline(changes=dict.fromkeys(range(0, 35, 5), world.change(rows=3)))
     windows[7] = BaselineWindow(world.start(7), WindowSummary.zero(), None)
     reference = refer(windows, world.layout, world.settings, {"model": "a" * 64, "explainer": "b" * 64})
     counted = world.refer().detector.start.history.df[0] - reference.detector.start.history.df[0]

@@ -26,6 +26,7 @@ from whydrift.pipelines.config import Config
 from whydrift.pipelines.errors import SchemaError
 from whydrift.pipelines.explainers.choose import choose
 from whydrift.pipelines.explainers.protocol import Explainer
+from whydrift.pipelines.progress import progress
 from whydrift.pipelines.registry import LoadedModel, ModelVersion
 from whydrift.pipelines.sources.records import FeatureKind, Records, Source
 from whydrift.pipelines.sources.table import TableSource, read_labels
@@ -63,7 +64,8 @@ class Summariser:
     def summarise(self, records: Records) -> WindowSummary:
         """Explain the records and reduce them, with what was set aside and who explained."""
         parts = [count_set_aside(records.set_aside)]
-        for start in range(0, len(records.frame), BATCH):
+        starts = range(0, len(records.frame), BATCH)
+        for start in progress(starts, f"explaining {len(records.frame):,} rows"):
             batch = records.frame.iloc[start : start + BATCH]
             features = batch[list(self.log.features)]
             explanation = self.explainer.explain(features)
