@@ -1,6 +1,6 @@
 """The attributions against other ways to them: shap, and Shapley's sum over all coalitions."""
 
-# ruff: noqa: TID253 (the libraries are what is tested here)
+
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The contract that all explainers share, over one model of each family."""
 
-# ruff: noqa: TID253 (the libraries are what is tested here)
+
 
 from __future__ import annotations
 
