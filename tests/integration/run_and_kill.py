@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 _MOMENT = 0.005
@@ -72,13 +73,20 @@ def _files(store: Path) -> list[tuple[str, int]]:
 
 
 def _import_everything() -> None:
-    import mlflow.store.model_registry.sqlalchemy_store
-    import mlflow.store.tracking.sqlalchemy_store
-    import mlflow.xgboost  # noqa: F401
-
-    import whydrift.pipelines.assess
-    import whydrift.pipelines.publish
-    import whydrift.pipelines.recording  # noqa: F401
+    modules = (
+        "matplotlib.backends.backend_svg",
+        "matplotlib.font_manager",
+        "mlflow.store.model_registry.sqlalchemy_store",
+        "mlflow.store.tracking.sqlalchemy_store",
+        "mlflow.xgboost",
+        "sklearn",
+        "whydrift.pipelines.assess",
+        "whydrift.pipelines.publish",
+        "whydrift.pipelines.recording",
+        "xgboost",
+    )
+    for module in modules:
+        import_module(module)
 
 
 if __name__ == "__main__":

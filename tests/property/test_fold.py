@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from whydrift.monitors.assessment import fold
@@ -12,7 +12,12 @@ from whydrift.monitors.summary import WindowSummary, merge
 from whydrift.pipelines.verdict_json import to_json
 
 DAYS = 8
-RELAXED = settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+RELAXED = settings(
+    max_examples=5,
+    deadline=None,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +36,14 @@ def kinds(world):
     ]
 
 
-def json(world, reference, windows):
-    return [to_json(verdict) for verdict in world.verdicts(reference, windows)]
+@pytest.fixture(scope="module")
+def judge(world, reference):
+    """The verdicts of windows as JSON. A function, because Hypothesis prints its arguments."""
+
+    def verdicts(windows):
+        return [to_json(verdict) for verdict in world.verdicts(reference, windows)]
+
+    return verdicts
 
 
 HISTORY = st.lists(st.integers(0, 7), min_size=DAYS, max_size=DAYS)
@@ -40,19 +51,19 @@ HISTORY = st.lists(st.integers(0, 7), min_size=DAYS, max_size=DAYS)
 
 @RELAXED
 @given(HISTORY, st.integers(1, DAYS - 1), st.integers(0, 7), st.sets(st.integers(0, DAYS - 1), max_size=4))
-def test_a_verdict_is_the_same_whatever_follows(world, reference, kinds, days, cut, other, lost):
+def test_a_verdict_is_the_same_whatever_follows(world, judge, kinds, days, cut, other, lost):
     history = {i: kinds[k] for i, k in enumerate(days)}
     future = {**history, **dict.fromkeys(range(cut, DAYS), kinds[other])}
     seen, changed = ([w for i, w in enumerate(world.windows(DAYS, h)) if i not in lost] for h in (history, future))
     past = len([i for i in range(cut) if i not in lost])
-    verdicts = json(world, reference, seen)
-    assert json(world, reference, changed)[:past] == verdicts[:past]
-    assert json(world, reference, seen[:past]) == verdicts[:past]
+    verdicts = judge(seen)
+    assert judge(changed)[:past] == verdicts[:past]
+    assert judge(seen[:past]) == verdicts[:past]
     assert b"NaN" not in b"".join(verdicts)
     assert b"Infinity" not in b"".join(verdicts)
 
 
-def test_a_stored_window_and_one_from_parts_are_the_same(world, reference, kinds):
+def test_a_stored_window_and_one_from_parts_are_the_same(world, judge, kinds):
     windows = world.windows(6, {3: kinds[2], 4: kinds[3]})
     stored = [
         replace(
@@ -62,7 +73,7 @@ def test_a_stored_window_and_one_from_parts_are_the_same(world, reference, kinds
         )
         for w in windows
     ]
-    assert json(world, reference, stored) == json(world, reference, windows)
+    assert judge(stored) == judge(windows)
 
 
 def test_windows_are_read_one_by_one(world, reference):
@@ -80,6 +91,6 @@ def test_windows_are_read_one_by_one(world, reference):
     assert read == [0, 1]
 
 
-def test_two_references_of_the_same_baseline_agree(world, reference):
+def test_two_references_of_the_same_baseline_agree(world, judge):
     windows = world.windows(5)
-    assert json(world, world.refer(), windows) == json(world, reference, windows)
+    assert [to_json(v) for v in world.verdicts(world.refer(), windows)] == judge(windows)

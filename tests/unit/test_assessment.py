@@ -174,6 +174,15 @@ def test_flipped_labels_are_a_changed_concept_since_their_cohort(world, run):
     assert page.calibration.cohort_end <= page.key.start
 
 
+def test_a_page_of_labels_stays_open_through_a_window_without_any(world, reference):
+    windows = world.windows(9, since(world.change(label=lambda y: 1 - y), 4))
+    quiet = replace(windows[8], summary=WindowSummary.zero(), outcomes=None)
+    opened, silent = sound(world.verdicts(reference, [*windows[:7], quiet]))[-2:]
+    assert opened.status is silent.status is PAGE
+    assert silent.cause == opened.cause
+    assert {f.value for f in silent.findings} == {None}
+
+
 def test_a_concept_that_changed_in_one_slice(world, run):
     """Only slice a's labels flip, and its loss leads."""
     carrier = {}

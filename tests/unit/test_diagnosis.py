@@ -155,6 +155,11 @@ def test_outcomes_lead_if_most_evidence_is_theirs(cause):
     assert (found.kind, found.features, found.slice) == (CauseKind.INPUTS_MOVED, ("x1",), None)
 
 
+def test_outcomes_without_evidence_left_are_outcomes_still(cause):
+    found = cause(spoke("loss", evidence=0.0), spoke("smece", evidence=0.0), split=split())
+    assert (found.kind, found.sentence) == (CauseKind.CONCEPT_CHANGED, "loss of all fails, and 1 more stream with it")
+
+
 def test_the_feature_that_moved_itself_is_named(cause):
     """Shares sum to 1, so all move if one does, and with clipped evidence their order says nothing."""
     named = [spoke("share", "x2"), spoke("share", "x3", days=1), spoke("share", "x1"), spoke("level", "x3", days=2)]

@@ -185,15 +185,13 @@ def _step(reference: Reference, before: Incident, window: WindowInput, *, missin
     findings = [*checks, *(_evidence_findings(reference, observation, evidence, window.key) if spoke else ())]
     split = split_shift(reference.cells, cells(frame, layout)) if now is not None else None
 
-    paging = [f for f in findings if f.status is Status.PAGE]
-    cause = diagnose(paging, frame, layout, split, reference.null, settings.groups) if paging else None
-    paged = before.paged if evidence.firing else None
-    if evidence.page:
-        paged = diagnose(
-            [f for f in paging if f.channel is Channel.EVIDENCE], frame, layout, split, reference.null, settings.groups
-        )
-    if paged is not None and not any(f.channel is Channel.CHECK for f in paging):
-        cause = paged  # while a page is open its cause is the one that opened it
+    def why(channel: Channel) -> Cause | None:
+        paging = [f for f in findings if f.status is Status.PAGE and f.channel is channel]
+        return diagnose(paging, frame, layout, split, reference.null, settings.groups)
+
+    opened = why(Channel.EVIDENCE) if evidence.page else before.paged
+    paged = opened if evidence.firing else None
+    cause = why(Channel.CHECK) or paged  # while a page is open its cause is the one that opened it
     cohorts = _cohorts(before.cohorts, window, outcomes, settings)
     labelled = sum(n for start, n in cohorts if cause is not None and start >= cause.onset)
     retraining = decide(settings.policy, cause, labelled=labelled, now=window.key.end, last=before.last_request)

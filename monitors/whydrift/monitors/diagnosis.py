@@ -115,13 +115,12 @@ def _from_evidence(
 ) -> Cause | None:
     if not evidence:
         return None
-    outcome = sum(f.evidence or 0.0 for f in evidence if f.stream in OUTCOME_STREAMS)
-    total = sum(f.evidence or 0.0 for f in evidence)
-    if outcome > total / 2:
-        leading = named = [f for f in evidence if f.stream in OUTCOME_STREAMS]
+    late = [f for f in evidence if f.stream in OUTCOME_STREAMS]
+    named = [f for f in evidence if f.stream not in OUTCOME_STREAMS]
+    if not named or _total(late) > _total(named):
+        leading = named = late
         kind, next_step = CauseKind.CONCEPT_CHANGED, "Compare outcomes at equal scores; ask what changed in the world."
     else:
-        named = [f for f in evidence if f.stream not in OUTCOME_STREAMS]
         leading = _own_first(named, layout, split, null)
         kind, next_step = _inputs_or_joint([f.feature for f in leading if f.feature], layout, split, null)
     features = tuple(dict.fromkeys(f.feature for f in leading if f.feature is not None))
@@ -135,6 +134,10 @@ def _from_evidence(
         grounds=tuple(f.message for f in leading),
         next_step=next_step,
     )
+
+
+def _total(findings: Sequence[Finding]) -> float:
+    return sum(f.evidence or 0.0 for f in findings)
 
 
 def _own_first(leading: list[Finding], layout: Layout, split: Split | None, null: SplitNull) -> list[Finding]:
