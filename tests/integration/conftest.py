@@ -12,6 +12,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -233,8 +234,12 @@ def project(world: Path, tmp_path: Path, commandline: Callable[..., Result]) -> 
 
 
 @pytest.fixture
-def own_registry(world: Path, project: Project) -> Project:
+def own_registry(world: Path, project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """The project with a copy of the MLflow database and artifacts, for tests that change models or baselines."""
+    from mlflow.tracking._tracking_service import utils
+
+    # MLflow remembers by a model's id where its artifacts are, whatever the database: it would write to the world's.
+    monkeypatch.setattr(utils, "_artifact_repos_cache", OrderedDict())
     shutil.copytree(world / "artifacts", project.folder / "artifacts")
     database = project.folder / "mlflow.db"
     shutil.copy(world / "mlflow.db", database)

@@ -29,7 +29,7 @@ def test_stages_one_by_one(project):
     published = result.json()
     assert published["run_id"] == run.info.run_id
     assert published["retraining_request"] is None
-    assert Path(published["report"]).read_text().startswith("<!doctype html>")
+    assert Path(published["report"]).read_text().startswith("<!DOCTYPE html>")
 
     result = project.window("publish", FIRST)
     assert result.out.splitlines()[0] == published["report"]
@@ -45,7 +45,7 @@ def test_run_gives_what_assess_and_report_give(project):
     target = project.folder / "report.html"
     result = project.run("report", "--format", "html", "--output", str(target))
     assert (result.code, result.out, result.err) == (0, "", "")
-    assert target.read_text().startswith("<!doctype html>")
+    assert target.read_text().startswith("<!DOCTYPE html>")
 
 
 def test_page_is_exit_code_one(project):

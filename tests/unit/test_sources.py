@@ -42,7 +42,8 @@ def rows(count=48, start=START):
 def write(frame, path, form):
     path.parent.mkdir(parents=True, exist_ok=True)
     if form == "parquet":
-        pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), path)
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        pq.write_table(table.replace_schema_metadata(None), path)  # as writers other than pandas do
     elif form == "csv":
         frame.to_csv(path, index=False)
     else:

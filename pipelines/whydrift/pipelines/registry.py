@@ -170,17 +170,8 @@ class Registry:
             newest = max(found, key=lambda r: (r.info.start_time, r.info.run_id))
             for other in found:
                 if other.info.run_id != newest.info.run_id:
-                    self._delete(other.info.run_id)
+                    self._client.delete_run(other.info.run_id)
             return str(newest.info.run_id)
-
-    def _delete(self, run_id: str) -> None:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self._client.delete_run(run_id)
-        except MlflowException:  # another writer was quicker
-            if self._client.get_run(run_id).info.lifecycle_stage != "deleted":
-                raise
 
     def _experiment(self, name: str) -> str:
         from mlflow.exceptions import MlflowException

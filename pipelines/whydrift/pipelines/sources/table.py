@@ -173,7 +173,6 @@ def _read_csv(data: bytes, columns: list[str], strings: set[str], counts: Counte
 
     table = pa_csv.read_csv(
         io.BytesIO(data),
-        read_options=pa_csv.ReadOptions(block_size=len(data) + 1),  # a column's type comes from all its rows
         parse_options=pa_csv.ParseOptions(invalid_row_handler=skip),
         convert_options=pa_csv.ConvertOptions(
             column_types=dict.fromkeys(strings, pa.string()), strings_can_be_null=True, quoted_strings_can_be_null=False
