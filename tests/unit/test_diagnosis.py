@@ -98,11 +98,18 @@ def test_what_is_certain_comes_first(cause):
         everything.pop()
     assert kinds == [
         CauseKind.MODEL_CHANGED,
-        CauseKind.MODEL_CHANGED,
+        CauseKind.EXPLAINER_CHANGED,
         CauseKind.EXPLAINER_CHANGED,
         CauseKind.DATA_BROKEN,
         CauseKind.INPUTS_MOVED,
     ]
+
+
+def test_values_that_only_the_log_lost_are_not_taken_for_another_model(cause):
+    found = cause(failed("missing_rate", "x2"), failed("prediction_differs"))
+    assert found.kind is CauseKind.DATA_BROKEN
+    assert found.features == ("x2",)
+    assert "the model was served with values that the log does not have" in found.grounds[-1]
 
 
 def test_the_onset_of_checks_is_the_earliest(cause):

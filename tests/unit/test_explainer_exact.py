@@ -1,7 +1,5 @@
 """The attributions against other ways to them: shap, and Shapley's sum over all coalitions."""
 
-
-
 from __future__ import annotations
 
 import warnings

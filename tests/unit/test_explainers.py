@@ -1,7 +1,5 @@
 """The contract that all explainers share, over one model of each family."""
 
-
-
 from __future__ import annotations
 
 from types import SimpleNamespace

@@ -219,7 +219,7 @@ def test_job_status_round_trip(tmp_path):
     assert job_status.read(tmp_path, "flights") == JOB
     job_status.write(replace(JOB, last_success=None, exit_code=0), tmp_path)
     assert job_status.read(tmp_path, "flights").last_success is None
-    assert [path.name for path in (tmp_path / "jobs").iterdir()] == ["flights.json"]
+    assert [path.name for path in (tmp_path / "jobs").rglob("*") if path.is_file()] == ["flights.json"]
 
 
 def test_a_reader_never_sees_half_a_job_status(tmp_path):

@@ -15,7 +15,8 @@ import pytest
 from whydrift.monitors.summary import WindowSummary, count_set_aside
 from whydrift.monitors.verdict import WindowKey
 from whydrift.pipelines.errors import StoreError
-from whydrift.pipelines.store import OUTCOMES, Store, window_name, write_atomically
+from whydrift.pipelines.files import write_atomically
+from whydrift.pipelines.store import OUTCOMES, Store, window_name
 
 DAY = timedelta(days=1)
 START = datetime(2024, 2, 1, tzinfo=UTC)

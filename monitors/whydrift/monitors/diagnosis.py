@@ -61,8 +61,11 @@ def diagnose(
 ) -> Cause | None:
     """The cause of a page; None where nothing was found."""
     checks = {f.stream: f for f in findings if f.channel is Channel.CHECK}
+    broken = [f for f in findings if f.stream in {"missing_rate", "unseen_rate", "set_aside"}]
+    # A log that lost values which the model was served with makes its predictions differ too; the model did not change.
+    model = ("model_digest",) if broken else ("model_digest", "prediction_differs")
     changed = (
-        (CauseKind.MODEL_CHANGED, ("model_digest", "prediction_differs"), _NEXT_MODEL),
+        (CauseKind.MODEL_CHANGED, model, _NEXT_MODEL),
         (CauseKind.EXPLAINER_CHANGED, ("explainer_digest", "additivity"), _NEXT_EXPLAINER),
     )
     for kind, streams, next_step in changed:
@@ -70,17 +73,19 @@ def diagnose(
         if hits:
             grounds = tuple(f.message for f in hits)
             return Cause(kind=kind, sentence=grounds[0], onset=_onset(hits), grounds=grounds, next_step=next_step)
-    broken = [f for f in findings if f.stream in {"missing_rate", "unseen_rate", "set_aside"}]
     if broken:
-        return _data_broken(broken, frame, groups)
+        return _data_broken(broken, checks.get("prediction_differs"), frame, groups)
     return _from_evidence([f for f in findings if f.channel is Channel.EVIDENCE], layout, split, null, groups)
 
 
 _NEXT_MODEL = "Compare the deployed model with the registered version; if the change is meant, make a new baseline."
+_LOG_ONLY = "{}: the model was served with values that the log does not have"
 _NEXT_EXPLAINER = "Compare library versions and the background with the baseline's manifest; make a new baseline."
 
 
-def _data_broken(broken: list[Finding], frame: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> Cause:
+def _data_broken(
+    broken: list[Finding], differs: Finding | None, frame: pd.DataFrame, groups: Mapping[str, Sequence[str]]
+) -> Cause:
     features = tuple(dict.fromkeys(f.feature for f in broken if f.feature is not None))
     group = _group(features, groups)
     missing = [f for f in broken if f.stream == "missing_rate"]
@@ -101,7 +106,7 @@ def _data_broken(broken: list[Finding], frame: pd.DataFrame, groups: Mapping[str
         features=features,
         group=group,
         slice=place,
-        grounds=tuple(f.message for f in broken),
+        grounds=(*(f.message for f in broken), *([_LOG_ONLY.format(differs.message)] if differs else ())),
         next_step=next_step,
     )
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from whydrift.monitors.verdict import Status, Verdict
 from whydrift.pipelines.config import Config
 from whydrift.pipelines.errors import NoDataError, StoreError
+from whydrift.pipelines.files import write_atomically
 from whydrift.pipelines.job import Job
 from whydrift.pipelines.outputs import report
-from whydrift.pipelines.store import window_name, write_atomically
+from whydrift.pipelines.store import window_name
 from whydrift.pipelines.verdict_json import to_json
 from whydrift.pipelines.window import Window
 

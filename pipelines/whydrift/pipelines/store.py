@@ -10,11 +10,6 @@ backfill a window is to write the same names again. Two runs of one window write
 
 from __future__ import annotations
 
-import fcntl
-import os
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +21,7 @@ from pyarrow import fs
 from whydrift.monitors.summary import WindowSummary
 from whydrift.monitors.verdict import Verdict, WindowKey
 from whydrift.pipelines.errors import StoreError, without_password
+from whydrift.pipelines.files import SCRATCH, write_atomically
 from whydrift.pipelines.verdict_json import from_json, to_json
 
 SUMMARY = "summary.parquet"
@@ -33,7 +29,6 @@ OUTCOMES = "outcomes.parquet"
 VERDICT = "verdict.json"
 _TIME = "%Y%m%dT%H%M%SZ"
 _BASELINE_LENGTH = 16  # hex digits of the baseline's digest that name its folder
-_SCRATCH = ".writing"
 
 
 def window_name(start: datetime, end: datetime) -> str:
@@ -43,40 +38,6 @@ def window_name(start: datetime, end: datetime) -> str:
     '20130512T000000Z_20130513T000000Z'
     """
     return f"{start.astimezone(UTC):{_TIME}}_{end.astimezone(UTC):{_TIME}}"
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a local file in one step; a killed writer leaves the old file and no other trace.
-
-    Writers hold a lock on their scratch file. One that can be locked has lost its writer and is removed.
-    """
-    scratch = path.parent / _SCRATCH
-    scratch.mkdir(parents=True, exist_ok=True)
-    _sweep(scratch)
-    with _own_scratch_file(scratch) as own:
-        own.write_bytes(data)
-        own.replace(path)
-
-
-@contextmanager
-def _own_scratch_file(folder: Path) -> Iterator[Path]:
-    while True:
-        own = folder / uuid.uuid4().hex
-        with own.open("wb") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            if os.fstat(handle.fileno()).st_nlink:  # else a sweep came between open and lock
-                yield own
-                return
-
-
-def _sweep(folder: Path) -> None:
-    for path in folder.iterdir():
-        try:
-            with path.open("rb") as handle:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink(missing_ok=True)
-        except (BlockingIOError, FileNotFoundError):
-            continue
 
 
 class Store:
@@ -164,7 +125,7 @@ class Store:
             infos: list[Any] = self._fs.get_file_info(fs.FileSelector(path, allow_not_found=True))
         except OSError as error:
             raise StoreError(f"store {path}: cannot be listed: {error}") from error
-        return sorted(i.base_name for i in infos if i.type == fs.FileType.Directory and i.base_name != _SCRATCH)
+        return sorted(i.base_name for i in infos if i.type == fs.FileType.Directory and i.base_name != SCRATCH)
 
     def _write(self, path: str, data: bytes) -> None:
         try:

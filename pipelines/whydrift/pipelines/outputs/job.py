@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from whydrift.pipelines.errors import StoreError
+from whydrift.pipelines.files import write_atomically
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,13 +35,7 @@ _ADAPTER = TypeAdapter(JobStatus)
 def write(status: JobStatus, outputs: Path) -> None:
     """Replace the model's status in one step."""
     path = _path(outputs, status.model)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        scratch.write_bytes(_ADAPTER.dump_json(status, indent=1) + b"\n")
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    write_atomically(path, _ADAPTER.dump_json(status, indent=1) + b"\n")
 
 
 def read(outputs: Path, model: str) -> JobStatus | None:
