@@ -17,12 +17,12 @@ $(BIN)/.installed: pyproject.toml uv.lock
 	$(BIN)/uv sync --quiet --locked --all-extras --inexact
 	@touch $@
 
-check: $(BIN)/.installed ## Format, lint, types, import contracts, fast tests
+check: $(BIN)/.installed .tools/promtool ## Format, lint, types, import contracts, fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -m "not slow"
+	PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/pytest -q -n 2 --dist loadfile -m "not slow"
 
 demo: $(BIN)/.installed ## The whole mission on a year of real flights: baseline, backfill, Airflow, gate (about 5 minutes)
 	$(BIN)/python demo/run.py
@@ -32,7 +32,7 @@ test: $(BIN)/.installed .tools/promtool ## Everything that CI runs
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/pytest -q -m "not slow"
+	PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/pytest -q -n 2 --dist loadfile -m "not slow"
 	PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/pytest -q -m slow
 
 # Prometheus and promtool of the machine's, or of Debian's package, unpacked into this folder.
