@@ -199,6 +199,7 @@ def _client(config: Config) -> Any:
     import mlflow
 
     mlflow.set_tracking_uri(config.mlflow.tracking_uri)
+    mlflow.set_registry_uri(config.mlflow.tracking_uri)
     return mlflow.MlflowClient()
 
 

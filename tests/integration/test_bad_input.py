@@ -81,7 +81,7 @@ class TestModelAndBaseline:
     @pytest.mark.parametrize("model", [{"name": "nobody"}, {"alias": "nobody"}])
     def test_no_such_model_or_alias(self, project, model):
         project.configure(model=model)
-        fails(project.window("run", FIRST), 3, "ModelError", "nobody", "model.name and model.alias")
+        fails(project.window("run", FIRST), 3, "ModelError", "nobody", "correct the name or the alias")
         assert project.verdict(FIRST) is None
 
     def test_new_version_without_baseline(self, own_registry):
@@ -186,7 +186,7 @@ class TestLog:
         shutil.rmtree(project.log_file(FIRST).parent)
         verdict = judged(project.window("run", FIRST, "--format", "json"))
         assert verdict["status"] == "insufficient_data"
-        assert verdict["headline"] == "Cannot tell: 0 rows could be explained, 100 are needed."
+        assert verdict["headline"] == "Cannot tell of this window: 0 rows could be explained, 100 are needed."
         assert verdict["rows"]["seen"] == 0
         assert project.verdict(FIRST) == verdict
         assert len(project.active_runs(FIRST)) == 1
@@ -231,6 +231,7 @@ class TestLog:
     @pytest.mark.parametrize(("form", "reason"), [("csv", "truncated_line"), ("jsonl", "malformed_line")])
     def test_file_cut_in_a_row(self, project, form, reason):
         rewrite_as(project, form, [FIRST - OUTCOME_COHORT, FIRST - DAY, FIRST])
+        project.configure(labels={"format": "parquet"})
         path = project.log_file(FIRST, f"part-0.{form}")
         path.write_bytes(path.read_bytes()[:-10])
         verdict = evaluate(project)

@@ -188,7 +188,7 @@ def test_bad_requests_are_refused(scripts, config, tmp_path, content, message):
 
 
 def _run(folder: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     command = [sys.executable, str(ROOT / "demo" / script), "--config", "../configs/flights.yaml", *arguments]
     return subprocess.run(
         command, cwd=folder / "cwd", env=environment, capture_output=True, text=True, check=False, timeout=200

@@ -205,7 +205,7 @@ def test_too_few_rows_are_said_and_not_judged(world, make_world):
     few = quiet.change(rows=99, inputs=lambda d: d.assign(x1=np.nan))
     verdicts = sound(quiet.verdicts(reference, quiet.windows(4, {1: few, 2: few})))
     assert [v.status for v in verdicts] == [OK, Status.INSUFFICIENT_DATA, Status.INSUFFICIENT_DATA, OK]
-    assert verdicts[1].headline == "Cannot tell: 99 rows could be explained, 100 are needed."
+    assert verdicts[1].headline == "Cannot tell of this window: 99 rows could be explained, 100 are needed."
     assert verdicts[2].budget == verdicts[0].budget
     assert verdicts[1].attribution == ()
     assert verdicts[1].score is None
@@ -403,3 +403,15 @@ def test_shares_in_the_verdict_are_those_of_the_moments(world, reference):
     assert {row.feature: row.share for row in verdict.attribution} == pytest.approx(share)
     order = [max(row.share, row.baseline_share) for row in verdict.attribution]
     assert order == sorted(order, reverse=True)
+
+
+def test_a_page_stays_open_while_the_change_lasts_and_closes_when_it_is_undone(world, make_world):
+    quiet = make_world(labels=False)
+    reference = quiet.refer()
+    moved = quiet.change(inputs=lambda d: d.assign(x3=d["x3"] + 3.0))
+    verdicts = sound(quiet.verdicts(reference, quiet.windows(40, {day: moved for day in range(5, 30)})))
+    first = next(i for i, v in enumerate(verdicts) if v.status is Status.PAGE)
+    assert 5 <= first <= 8
+    assert {v.status for v in verdicts[first:30]} == {Status.PAGE}
+    assert verdicts[-1].status is not Status.PAGE
+    assert all(v.cause.features == verdicts[first].cause.features for v in verdicts[first:30])

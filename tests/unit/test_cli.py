@@ -79,7 +79,7 @@ class TestExitCodes:
     def test_pass(self, run):
         code, out, err = run("validate", "--config", EXAMPLE)
         assert (code, err) == (0, "")
-        assert out == f"{EXAMPLE}: flights@champion, windows of 1 day, 0:00:00: valid\n"
+        assert out == f"{EXAMPLE}: flights@champion, windows of 1d: valid\n"
 
     @pytest.mark.parametrize(
         "arguments",

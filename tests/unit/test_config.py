@@ -176,7 +176,8 @@ def test_label_lag_is_in_windows_and_rounded_up(write, mature_after, every, lag)
 
 @pytest.mark.parametrize("every", ["15m", "1h", "6h", "1d", "2d", "1w"])
 def test_widths_that_fit_the_calendar(write, every):
-    config = configuration.load(write(changed(window={"every": every})))
+    baseline = {"start": "2024-01-04", "end": "2024-02-15"}  # Thursdays an even number of days after the epoch
+    config = configuration.load(write(changed(window={"every": every}, baseline=baseline)))
     assert json.loads(config.model_dump_json())["window"]["every"] == every
 
 

@@ -182,7 +182,10 @@ def _step(reference: Reference, before: Incident, window: WindowInput, *, missin
         onsets = {**before.check_onsets, **onsets}
     checks = [replace(f, onset=onsets[f.stream, f.feature]) for f in failed]
     spoke = evidence.firing or evidence.ticket
-    findings = [*checks, *(_evidence_findings(reference, observation, evidence, window.key) if spoke else ())]
+    heard = list(_evidence_findings(reference, observation, evidence, window.key)) if spoke else []
+    if not evidence.firing:  # evidence ties where it is clipped; a ticket leads with what moved most
+        heard.sort(key=lambda f: -abs(f.effect or 0.0))
+    findings = [*checks, *heard]
     split = split_shift(reference.cells, cells(frame, layout)) if now is not None else None
 
     def why(channel: Channel) -> Cause | None:

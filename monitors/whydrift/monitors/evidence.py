@@ -203,7 +203,13 @@ def fit(
 
 
 def step(detector: Detector, state: State, observation: Observation) -> tuple[State, Evidence]:
-    """Fold one window into the state. Pure: the same state and window give the same bits."""
+    """Fold one window into the state. Pure: the same state and window give the same bits.
+
+    While a page is open the streams that it names learn nothing, so that it closes when they are back where they
+    were, and not when the change has become familiar.
+    """
+    held = np.zeros(len(detector.streams), dtype=bool)
+    held[list(state.named) if state.firing else []] = True
     history, residuals = advance(
         detector.scale,
         state.history,
@@ -211,6 +217,7 @@ def step(detector: Detector, state: State, observation: Observation) -> tuple[St
         detector.width,
         observation.values,
         observation.variances,
+        held,
     )
     state = replace(
         _accumulate(detector, state, residuals, microseconds(observation.start)),

@@ -160,9 +160,18 @@ def no_history(streams: int, regressors: int) -> History:
 
 
 def advance(
-    scale: Scale, history: History, start: datetime, width: timedelta, values: FloatArray, variances: FloatArray
+    scale: Scale,
+    history: History,
+    start: datetime,
+    width: timedelta,
+    values: FloatArray,
+    variances: FloatArray,
+    held: BoolArray | None = None,
 ) -> tuple[History, Residuals]:
-    """Judge one window, values and variances (m,), by the windows before it; then learn from it."""
+    """Judge one window, values and variances (m,), by the windows before it; then learn from it.
+
+    The streams `held` (m,) are judged and learn nothing: a change that was paged must not become the new normal.
+    """
     observed = observed_in(values, variances)
     value = np.where(observed, (_bounded(values) - scale.centre) / scale.unit, 0.0)
     sampling = np.where(observed, _bounded_variance(variances) / scale.unit**2, 1 - scale.between)
@@ -196,7 +205,8 @@ def advance(
     kept = np.clip(residual, -limit, limit)
     # The first value of a stream, or of a weekday, tells the level and nothing about the noise: its error
     # is the prior's guess.
-    counted = observed & (leverage <= _MAX_LEVERAGE)
+    taken = observed if held is None else observed & ~held
+    counted = taken & (leverage <= _MAX_LEVERAGE)
     learned = _learn(
         history,
         counted=counted,
@@ -204,14 +214,8 @@ def advance(
         residual=kept,
         innovation=np.clip(innovation, -limit, limit),
     )
-    information = history.information + np.multiply.outer(observed / relative, np.outer(design, design))
-    moment = history.moment + np.outer(observed * (prediction + kept * spread) / relative, design)
-    return replace(
-        learned,
-        information=information,
-        moment=moment,
-        last=np.where(counted, now, history.last),
-    ), result
+    learned = _learn_level(learned, design, prediction + kept * spread, taken / relative)
+    return replace(learned, last=np.where(counted, now, history.last)), result
 
 
 def autocorrelation(history: History) -> float:
@@ -292,6 +296,15 @@ def _learn(
         cross=history.cross + np.where(adjacent, residual * history.previous, 0.0),
         square=history.square + np.where(adjacent, (residual**2 + history.previous**2) / 2, 0.0),
         pairs=history.pairs + adjacent,
+    )
+
+
+def _learn_level(history: History, design: FloatArray, value: FloatArray, weight: FloatArray) -> History:
+    """The regression with one window more; a weight of 0 leaves a stream's as it is."""
+    return replace(
+        history,
+        information=history.information + np.multiply.outer(weight, np.outer(design, design)),
+        moment=history.moment + np.outer(weight * value, design),
     )
 
 

@@ -64,7 +64,6 @@ LIMIT = 2.0**30
 CHUNK = 2**20  # rows whose limbs a float64 adds without rounding: 2**20 * 2**32 < 2**53
 
 ADDITIVITY_TOLERANCE = 1e-3  # of the output's scale
-PREDICTION_TOLERANCE = 1e-4  # a probability, or of the output's scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +72,7 @@ class Layout:
 
     `scale` (a power of two near the standard deviation of the output) is the unit of attributions; `link` says
     how the output relates to the logged prediction: `logit` means prediction = sigmoid(output).
+    `prediction_tolerance` is a probability, or for a regression in units of `scale`.
     """
 
     task: Literal["binary", "regression"]
@@ -81,6 +81,7 @@ class Layout:
     loss_scale: float
     features: tuple[FeatureBins, ...]
     slices: tuple[str, ...]
+    prediction_tolerance: float = 1e-4
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -252,11 +253,13 @@ def _quality_terms(
         explained += z[:, j]
     if layout.link == "logit":
         difference = np.abs(expit(batch.output) - batch.prediction)
+    elif layout.task == "binary":
+        difference = np.abs(batch.output - batch.prediction)
     else:
         difference = np.abs(output - _held(batch.prediction, layout.scale))
     yield _term("quality", "explained", np.ones_like(output))
     yield _term("quality", "not_additive", _ones_where(np.abs(explained - output) > ADDITIVITY_TOLERANCE))
-    yield _term("quality", "prediction_differs", _ones_where(difference > PREDICTION_TOLERANCE))
+    yield _term("quality", "prediction_differs", _ones_where(difference > layout.prediction_tolerance))
 
 
 def _slice_terms(batch: Explained, layout: Layout) -> Iterator[_Rows]:

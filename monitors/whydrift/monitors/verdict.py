@@ -151,12 +151,16 @@ class FeatureAttribution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreShift:
-    """The mean margin now and then. `shift` equals the sum of the features' shifts plus `base_shift`."""
+    """The mean output now and then. `shift` equals the sum of the features' shifts plus `base_shift`.
+
+    `unit` is that of the outputs and attributions: log-odds, probability, or value of the prediction.
+    """
 
     mean: float
     baseline_mean: float
     shift: float
     base_shift: float
+    unit: str = "log-odds"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

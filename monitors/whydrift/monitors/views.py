@@ -14,6 +14,7 @@ from whydrift.monitors.binning import MISSING
 from whydrift.monitors.checks import rows_seen, set_aside
 from whydrift.monitors.evidence import smallest_detectable
 from whydrift.monitors.streams import MIN_LABELLED, all_slices, losses, score_mesh
+from whydrift.monitors.summary import Layout
 from whydrift.monitors.verdict import (
     Budget,
     CalibrationResult,
@@ -69,15 +70,20 @@ def _headline(reference: Reference, assessed: Assessed) -> str:
     if assessed.cause is not None:
         since = assessed.cause.onset
         time = f"{since:%Y-%m-%d}" if reference.settings.width >= timedelta(days=1) else f"{since:%Y-%m-%d %H:%M} UTC"
-        return f"{_CAUSE_WORDS[assessed.cause.kind]} since {time}: {assessed.cause.sentence}."
+        told = f"{_CAUSE_WORDS[assessed.cause.kind]} since {time}: {assessed.cause.sentence}."
+        return told if assessed.moments is not None else f"{told} {_too_few(reference, assessed)}"
     if assessed.status is Status.INSUFFICIENT_DATA:
-        explained = _rows(assessed).explained
-        return f"Cannot tell: {explained} rows could be explained, {reference.settings.min_rows} are needed."
+        return _too_few(reference, assessed)
     if assessed.status is Status.TICKET:
         return f"Worth a look: {assessed.findings[0].message}."
     if reference.detector.learning:
         return f"No check failed. Still learning: {reference.windows} baseline windows, 28 are needed for a budget."
     return "Nothing that the budget calls a change."
+
+
+def _too_few(reference: Reference, assessed: Assessed) -> str:
+    explained = _rows(assessed).explained
+    return f"Cannot tell of this window: {explained} rows could be explained, {reference.settings.min_rows} are needed."
 
 
 def _budget(reference: Reference, assessed: Assessed) -> Budget:
@@ -148,7 +154,14 @@ def _score(reference: Reference, assessed: Assessed) -> ScoreShift | None:
         baseline_mean=before.output * scale,
         shift=(now.output - before.output) * scale,
         base_shift=(now.base - before.base) * scale,
+        unit=_unit(reference.layout),
     )
+
+
+def _unit(layout: Layout) -> str:
+    if layout.link == "logit":
+        return "log-odds"
+    return "probability" if layout.task == "binary" else "value of the prediction"
 
 
 def _calibration(reference: Reference, assessed: Assessed) -> CalibrationResult | None:

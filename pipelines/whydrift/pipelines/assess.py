@@ -24,7 +24,7 @@ def assess(job: Job, windows: Collection[Window]) -> list[Verdict]:
         NoDataError: a window was not profiled yet.
     """
     wanted = {(w.start, w.end) for w in windows}
-    digests = {**job.baseline.digests, "config": job.config.digest(), "baseline": job.baseline.id}
+    digests = {**job.baseline.digests, "config": job.config.digest()}
     verdicts = []
     for assessed in fold(job.reference, _stored(job, max(end for _, end in wanted))):
         key = assessed.window.key

@@ -29,6 +29,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from whydrift.monitors.assessment import BaselineWindow
 from whydrift.monitors.binning import fit_bins
+from whydrift.monitors.evidence import MIN_BASELINE_WINDOWS
 from whydrift.monitors.summary import SCHEMA, Layout, WindowSummary
 from whydrift.pipelines.config import Config
 from whydrift.pipelines.errors import BaselineError, ConfigError, NoDataError
@@ -36,12 +37,14 @@ from whydrift.pipelines.explainers.protocol import Explainer
 from whydrift.pipelines.progress import progress
 from whydrift.pipelines.registry import LoadedModel, ModelVersion, Registry
 from whydrift.pipelines.rows import LogReader, Summariser, explainer_digest, make_explainer, total_set_aside
+from whydrift.pipelines.sources.records import Records
 from whydrift.pipelines.window import split
 
 logger = logging.getLogger(__name__)
 
 MANIFEST_VERSION = 1
 GOLDEN_ROWS = 500
+DIFFERING = 0.01  # of the logged predictions, before it is worth a warning
 _MANIFEST, _SUMMARIES, _BACKGROUND, _GOLDEN = (
     "manifest.json",
     "summaries.parquet",
@@ -82,16 +85,18 @@ def make(config: Config, registry: Registry, version: ModelVersion, *, approver:
     if frame.empty:
         raise NoDataError(
             f"the reference period {config.baseline.start:%F} to {config.baseline.end:%F} has no row that fits the"
-            f" signature of {version.uri}; set aside: {total_set_aside(records) or 'nothing'}"
+            f" signature of {version.uri}; {_why_none(config, records)}"
         )
     background = _sample(frame, config.explainer.background_rows, salt="background")[list(model.features)]
     explainer = make_explainer(config, model, background)
     layout = _layout(config, model, explainer, frame)
     summariser = Summariser(log, explainer, layout, model.digest)
+    answered = [summariser.answer(record) for record in progress(records, "asking the model")]
     made = [
-        BaselineWindow(window.start, summariser.summarise(record), summariser.outcomes(window))
-        for window, record in zip(progress(windows, "explaining the reference period"), records, strict=True)
+        BaselineWindow(window.start, summariser.summarise(record), summariser.outcomes(window, record))
+        for window, record in zip(progress(windows, "explaining the reference period"), answered, strict=True)
     ]
+    _warn(version, layout, records, answered)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         golden = _explain_golden(_sample(frame, GOLDEN_ROWS, salt="golden"), explainer, list(model.features))
@@ -104,6 +109,25 @@ def make(config: Config, registry: Registry, version: ModelVersion, *, approver:
         registry.log_baseline(version, path, manifest["id"])
     logger.info("baseline %s of %s: %d windows, %d rows", manifest["id"][:16], version.uri, len(made), len(frame))
     return str(manifest["id"])
+
+
+def _warn(version: ModelVersion, layout: Layout, records: list[Records], answered: list[Records]) -> None:
+    """Say what makes a baseline less than it could be."""
+    if len(records) < MIN_BASELINE_WINDOWS:
+        logger.warning(
+            "the baseline has %d windows; below %d nothing statistical pages", len(records), MIN_BASELINE_WINDOWS
+        )
+    logged, own = (pd.concat([r.frame["prediction"] for r in side]).to_numpy(float) for side in (records, answered))
+    unit = 1.0 if layout.task == "binary" else layout.scale
+    rate = float((np.abs(logged - own) > layout.prediction_tolerance * unit).mean())
+    if rate > DIFFERING:
+        logger.warning(
+            "%.1f %% of the logged predictions of the reference period are not what %s gives for the logged features;"
+            " the baseline uses the model's own. That is right if another version served them then; else look at"
+            " inference_log.columns.prediction and prediction_tolerance: windows of production will page",
+            100 * rate,
+            version.uri,
+        )
 
 
 def load(config: Config, registry: Registry, version: ModelVersion) -> Baseline:
@@ -137,17 +161,29 @@ def load(config: Config, registry: Registry, version: ModelVersion) -> Baseline:
         )
 
 
+def _why_none(config: Config, records: list[Records]) -> str:
+    counts = total_set_aside(records)
+    if counts:
+        return "set aside: " + ", ".join(f"{reason} {count}" for reason, count in counts.items())
+    log = config.inference_log
+    return f"{log.path} has no {log.format} rows in that time; see inference_log.path, format, partition and baseline"
+
+
 def _check_made_for(config: Config, version: ModelVersion, manifest: dict[str, Any], layout: Layout) -> None:
     if (manifest["model"], manifest["model_version"]) != (version.name, version.version):
         made_for = f"{manifest['model']} {manifest['model_version']}"
         raise BaselineError(f"the baseline of {version.uri} was made for {made_for}; make one with `whydrift baseline`")
     now = {
+        "baseline.start": config.baseline.start.isoformat(),
+        "baseline.end": config.baseline.end.isoformat(),
         "window.every": _seconds(config),
         "slices": list(config.slices),
         "model.task": config.model.task,
         "labels": config.labels is not None,
     }
     then = {
+        "baseline.start": manifest["start"],
+        "baseline.end": manifest["end"],
         "window.every": manifest["window_seconds"],
         "slices": list(layout.slices),
         "model.task": layout.task,
@@ -177,6 +213,7 @@ def _layout(config: Config, model: LoadedModel, explainer: Explainer, frame: pd.
         loss_scale=1.0 if config.model.task == "binary" else float(2.0 ** np.round(np.log2(spread))),
         features=tuple(fit_bins(name, frame[name]) for name in model.features),
         slices=tuple(config.slices),
+        prediction_tolerance=config.inference_log.prediction_tolerance,
     )
 
 

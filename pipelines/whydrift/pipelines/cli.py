@@ -10,13 +10,13 @@ import json
 import logging
 import sys
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from whydrift.pipelines.config import Config, load
+from whydrift.pipelines.config import Config, load, write_duration
 from whydrift.pipelines.errors import (
     EXIT_BREACH,
     EXIT_NOT_EVALUATED,
@@ -100,7 +100,8 @@ def whydrift(*, verbose: bool) -> None:
 def validate(config_path: Path) -> None:
     """Check a configuration file."""
     config = load(config_path)
-    click.echo(f"{config_path}: {config.model.name}@{config.model.alias}, windows of {config.window.every}: valid")
+    width = write_duration(config.window.every)
+    click.echo(f"{config_path}: {config.model.name}@{config.model.alias}, windows of {width}: valid")
 
 
 @whydrift.command()
@@ -205,7 +206,9 @@ def backfill(config_path: Path, start: datetime, end: datetime) -> None:
     verdicts = stage(Job.open(config), windows)
     refresh_metrics(config)
     for verdict in verdicts:
-        click.echo(f"{verdict.key.start:%F}  {verdict.status.value:<18} {verdict.headline}")
+        day = timedelta(days=1)
+        start_text = f"{verdict.key.start:%F}" if config.window.every >= day else f"{verdict.key.start:%F %H:%M}"
+        click.echo(f"{start_text}  {verdict.status.value:<18} {verdict.headline}")
 
 
 @whydrift.command()
@@ -266,7 +269,9 @@ def serve(config_paths: tuple[Path, ...], host: str, port: int) -> None:
     """Serve /metrics, /-/healthy and an index of models, windows and reports."""
     from whydrift.pipelines.serve import serve as stage
 
-    stage([load(path) for path in config_paths], host, port)
+    configs = [load(path) for path in config_paths]
+    click.echo(f"serving on http://{host}:{port}/ until interrupted", err=True)
+    stage(configs, host, port)
 
 
 def _windows(config: Config, start: datetime, end: datetime) -> list[Window]:

@@ -6,6 +6,7 @@ environment. Relative paths, a relative SQLite URI among them, are taken from th
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
@@ -47,7 +48,12 @@ def _to_time(value: object) -> object:
         raise ValueError(str(error)) from error
 
 
-def _write_duration(value: timedelta) -> str:
+def write_duration(value: timedelta) -> str:
+    """The shortest text that `parse_duration` reads back.
+
+    >>> write_duration(timedelta(hours=48))
+    '2d'
+    """
     minutes = int(value.total_seconds()) // 60
     for unit, size in (("w", 10080), ("d", 1440), ("h", 60)):
         if minutes % size == 0:
@@ -58,7 +64,7 @@ def _write_duration(value: timedelta) -> str:
 Duration = Annotated[
     timedelta,
     BeforeValidator(_to_duration),
-    PlainSerializer(_write_duration, return_type=str),
+    PlainSerializer(write_duration, return_type=str),
     WithJsonSchema({"type": "string", "pattern": r"^\d+\s*(m|h|d|w)$", "examples": ["1h", "1d"]}),
 ]
 Time = Annotated[
@@ -123,6 +129,12 @@ class InferenceLog(Section):
         None, description="Time pattern of the sub-folders, e.g. day=%Y-%m-%d, so that a window opens only its own."
     )
     columns: LogColumns = LogColumns()
+    prediction_tolerance: float = Field(
+        1e-4,
+        ge=0,
+        description="How far a logged prediction may be from the model's own: a probability, e.g. 0.005 where it is"
+        " rounded, or for a regression in standard deviations.",
+    )
 
 
 class LabelColumns(Section):
@@ -137,7 +149,7 @@ class Labels(Section):
     """Outcomes, which arrive later than predictions and in files of their own."""
 
     path: str
-    format: Literal["parquet", "csv", "jsonl"] = "parquet"
+    format: Literal["parquet", "csv", "jsonl"] = Field("parquet", description="Default: that of inference_log.")
     partition: str | None = Field(None, description="Time pattern of the sub-folders, by label time.")
     columns: LabelColumns = LabelColumns()
     mature_after: Duration = Field(
@@ -228,7 +240,7 @@ class Config(Section):
     labels: Labels | None = None
     explainer: Explainer = Explainer()
     baseline: Baseline
-    slices: tuple[str, ...] = Field((), description="Features whose values are watched as slices.")
+    slices: tuple[str, ...] = Field((), description="Features of the model whose values are watched as slices.")
     groups: dict[str, tuple[str, ...]] = Field({}, description="Names for sets of features, e.g. one upstream feed.")
     budget: BudgetSection = BudgetSection()
     retraining: Retraining = Retraining()
@@ -236,6 +248,22 @@ class Config(Section):
     job: Job = Job()
     store: str = Field(description="Folder of the window summaries and verdicts, local or of an object store.")
     outputs: str = Field(description="Local folder of reports, metrics and retraining requests.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _labels_are_formatted_like_the_log(cls, raw: Any) -> Any:
+        labels, log = (raw.get(name) if isinstance(raw, dict) else None for name in ("labels", "inference_log"))
+        if isinstance(labels, dict) and isinstance(log, dict) and "format" in log:
+            return {**raw, "labels": {"format": log["format"], **labels}}
+        return raw
+
+    @model_validator(mode="after")
+    def _baseline_lies_on_windows(self) -> Self:
+        for name, time in (("start", self.baseline.start), ("end", self.baseline.end)):
+            if (time - EPOCH) % self.window.every:
+                width = write_duration(self.window.every)
+                raise ValueError(f"baseline.{name}: {time:%FT%TZ} does not lie on a boundary of windows of {width}")
+        return self
 
     @property
     def experiment(self) -> str:
@@ -274,6 +302,8 @@ def load(path: Path) -> Config:
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         raw = yaml.safe_load(text)
+    except ValueError as error:  # a date that the calendar does not have
+        raise ConfigError(f"{path}: a value is not what YAML takes it for: {error}") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
@@ -310,8 +340,15 @@ def _expand(value: Any, root: yaml.Node | None, path: Path, where: tuple[str | i
 def _describe(error: ValidationError, root: yaml.Node | None, path: Path) -> list[str]:
     return [
         f"{path}:{_line(root, item['loc'])}: {_dotted(item['loc'])}: {item['msg'].removeprefix('Value error, ')}"
+        + (_did_you_mean(str(item["loc"][-1])) if item["type"] == "extra_forbidden" else "")
         for item in error.errors()
     ]
+
+
+def _did_you_mean(key: str) -> str:
+    sections: list[type[Section]] = Section.__subclasses__()
+    near = difflib.get_close_matches(key, {name for section in sections for name in section.model_fields}, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _dotted(where: tuple[str | int, ...]) -> str:

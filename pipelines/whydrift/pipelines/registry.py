@@ -87,8 +87,7 @@ class Registry:
 
     def _no_model(self, name: str, alias: str) -> ModelError:
         return ModelError(
-            f"{without_password(self._uri)} has no model {name}@{alias}; register it, or correct model.name and"
-            " model.alias"
+            f"{without_password(self._uri)} has no model {name}@{alias}; register it, or correct the name or the alias"
         )
 
     def _model_id(self, found: Any) -> str | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 from whydrift.monitors.summary import (
     Explained,
@@ -84,9 +85,17 @@ class Summariser:
         digests = {"model": self.model_digest, "explainer": explainer_digest(self.explainer)}
         return merge([*parts, count_digests(digests, len(records.frame))])
 
-    def outcomes(self, cohort: Window) -> WindowSummary | None:
+    def answer(self, records: Records) -> Records:
+        """The records with the model's own predictions in place of the logged ones."""
+        frame = records.frame
+        output = self.explainer.explain(frame[list(self.log.features)]).output
+        prediction = expit(output) if self.explainer.link == "logit" else output
+        return Records(frame.assign(prediction=prediction), records.set_aside)
+
+    def outcomes(self, cohort: Window, records: Records | None = None) -> WindowSummary | None:
         """The cohort's labels that came within their time to mature; None where the model has none.
 
+        The cohort's records are read from the log unless they are given.
         Whenever this runs, the answer is the same: labels that came later do not count.
         """
         config = self.log.config
@@ -96,7 +105,7 @@ class Summariser:
         due = cohort.end + config.label_lag * config.window.every
         arrived = read_labels(labels, cohort.start, due)
         try:
-            records = self.log.read(cohort)
+            records = records or self.log.read(cohort)
         except SchemaError:  # the cohort's own window has said so; this one is to be judged all the same
             return WindowSummary.zero()
         joined = records.frame.merge(arrived.frame[["event_id", "label"]], on="event_id", how="inner")

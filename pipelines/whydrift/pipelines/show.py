@@ -63,11 +63,15 @@ def as_text(verdict: Verdict) -> str:
     lines += [f"  share    {f.feature}: {f.share:.1%}, baseline {f.baseline_share:.1%}" for f in moved]
     rows = verdict.rows
     aside = ", ".join(f"{reason} {count}" for reason, count in rows.set_aside.items()) or "none"
-    spent = f"{budget.pages} page(s) in {budget.windows} windows, {budget.expected_false_pages:.2f} false ones at most"
+    pages = f"{budget.pages} page(s) by evidence in {budget.windows} windows"
+    evidence = "a page is open" if not (budget.armed or budget.learning) else f"evidence {budget.evidence:.1f}"
+    cohort = f" of {_minute(verdict.calibration.cohort_start)}" if verdict.calibration is not None else ""
     asked = "requested" if verdict.retraining.requested else "no"
     lines += [
-        f"  rows     {rows.seen} seen, {rows.explained} explained, {rows.labelled} labelled; set aside: {aside}",
-        f"  budget   evidence {budget.evidence:.1f} of {budget.page_threshold:.0f}, {spent}",
+        f"  rows     {rows.seen} seen, {rows.explained} explained; set aside: {aside}",
+        f"  labels   {rows.labelled} mature{cohort}",
+        f"  budget   {evidence}, a page needs {budget.page_threshold:.0f}",
+        f"  spent    {pages}, {budget.expected_false_pages:.2f} false ones expected at most",
         f"  retrain  {asked}: {verdict.retraining.reason}",
     ]
     return "\n".join(lines)

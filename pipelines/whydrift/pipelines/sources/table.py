@@ -127,13 +127,17 @@ def _list(path: str, kind: str, *, missing_ok: bool = False, recursive: bool = T
     except (OSError, ValueError) as error:
         raise StoreError(f"{path} cannot be listed: {error}") from error
     scheme = path.partition("://")[0] + "://" if "://" in path else ""
-    return sorted(
-        scheme + i.path
+    visible = [
+        i.path
         for i in infos
         if i.type == fs.FileType.File
-        and i.path.endswith(_SUFFIXES[kind])
         and not any(p.startswith((".", "_")) for p in i.path.removeprefix(root).split("/"))
-    )
+    ]
+    found = sorted(scheme + p for p in visible if p.endswith(_SUFFIXES[kind]))
+    if visible and not found:
+        endings = " or ".join(_SUFFIXES[kind])
+        raise NoDataError(f"{path} has files, but none that ends in {endings}; see inference_log.format, labels.format")
+    return found
 
 
 def _read_files(
