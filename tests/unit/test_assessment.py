@@ -409,7 +409,7 @@ def test_a_page_stays_open_while_the_change_lasts_and_closes_when_it_is_undone(w
     quiet = make_world(labels=False)
     reference = quiet.refer()
     moved = quiet.change(inputs=lambda d: d.assign(x3=d["x3"] + 3.0))
-    verdicts = sound(quiet.verdicts(reference, quiet.windows(40, {day: moved for day in range(5, 30)})))
+    verdicts = sound(quiet.verdicts(reference, quiet.windows(40, dict.fromkeys(range(5, 30), moved))))
     first = next(i for i, v in enumerate(verdicts) if v.status is Status.PAGE)
     assert 5 <= first <= 8
     assert {v.status for v in verdicts[first:30]} == {Status.PAGE}
