@@ -33,7 +33,7 @@ def _frame(project: Any) -> pd.DataFrame:
 def candidate(own_registry: Any) -> Callable[..., Any]:
     """Registers version 2 as `challenger`, trained on January, and returns the project."""
 
-    def register(*, trees: int = 25, spoil: bool = False) -> Any:
+    def register(*, trees: int = 25, spoil: bool = False, columns: tuple[str, ...] = ()) -> Any:
         import mlflow
         import mlflow.xgboost
         from mlflow.models import ModelSignature
@@ -46,8 +46,9 @@ def candidate(own_registry: Any) -> Callable[..., Any]:
         if spoil:
             label = label.sample(frac=1, random_state=0).reset_index(drop=True).to_numpy()
         model = XGBClassifier(n_estimators=trees, max_depth=3, enable_categorical=True, n_jobs=1, random_state=2)
-        model.fit(frame[[*NUMBERS, "site", "kind"]], label)
-        columns = [ColSpec("double", n) for n in NUMBERS] + [ColSpec("string", n) for n in ("site", "kind")]
+        frame = frame.assign(**dict.fromkeys(columns, 1.0))
+        model.fit(frame[[*NUMBERS, *columns, "site", "kind"]], label)
+        schema = [ColSpec("double", n) for n in (*NUMBERS, *columns)] + [ColSpec("string", n) for n in ("site", "kind")]
         uri = own_registry.tracking_uri
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
@@ -56,7 +57,7 @@ def candidate(own_registry: Any) -> Callable[..., Any]:
         experiment = client.create_experiment("candidates", artifact_location=artifacts)
         with mlflow.start_run(experiment_id=experiment):
             logged = mlflow.xgboost.log_model(
-                model, name="meters", signature=ModelSignature(inputs=Schema(columns)), pip_requirements=["xgboost"]
+                model, name="meters", signature=ModelSignature(inputs=Schema(schema)), pip_requirements=["xgboost"]
             )
         version = mlflow.register_model(logged.model_uri, "meters")
         client.set_registered_model_alias("meters", "challenger", version.version)
@@ -130,3 +131,10 @@ def test_a_gate_without_labels_is_a_configuration_error(project):
     done = project.run("gate", *PERIOD, "--candidate", "1")
     assert done.code == 2
     assert "labels" in done.err
+
+
+@pytest.mark.slow
+def test_a_candidate_with_columns_of_its_own_cannot_be_compared(candidate):
+    done = candidate(columns=("wind",)).run("gate", *PERIOD)
+    assert done.code == 3
+    assert "ModelError: models:/meters/2 takes 'wind', which the champion does not" in done.err

@@ -6,22 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from whydrift.monitors.comparison import Comparison, Margins, PairedWindow, Side, compare
 from whydrift.monitors.streams import losses, score_mesh
-from whydrift.monitors.summary import Outcomes, summarise_outcomes
-from whydrift.pipelines.config import Config
-from whydrift.pipelines.errors import ConfigError
+from whydrift.monitors.summary import WindowSummary
+from whydrift.pipelines.errors import ConfigError, ModelError
 from whydrift.pipelines.explainers.protocol import Explainer
 from whydrift.pipelines.job import Job
 from whydrift.pipelines.progress import progress
-from whydrift.pipelines.rows import LogReader, Summariser, make_explainer
-from whydrift.pipelines.sources.table import read_labels
+from whydrift.pipelines.rows import LogReader, Summariser, make_explainer, predictions
+from whydrift.pipelines.sources.records import Records
 from whydrift.pipelines.window import Window
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +41,7 @@ def gate(job: Job, candidate: str, windows: Sequence[Window]) -> GateResult:
 
     Raises:
         ConfigError: the candidate is the champion, or there are no labels to judge by.
+        ModelError: the candidate takes columns that the champion does not.
     """
     config = job.config
     if config.labels is None:
@@ -53,12 +50,17 @@ def gate(job: Job, candidate: str, windows: Sequence[Window]) -> GateResult:
     if version.version == job.version.version:
         raise ConfigError(f"the candidate {candidate} is version {version.version}, which is the champion itself")
     model = job.registry.load(version)
+    strangers = set(model.features) - set(job.baseline.background.columns)
+    if strangers:
+        raise ModelError(
+            f"{version.uri} takes {min(strangers)!r}, which the champion does not: there are no baseline rows of it to"
+            " explain against; log the column, promote with a new baseline, and compare from then on"
+        )
     explainer = make_explainer(config, model, job.baseline.background[list(model.features)])
     champion = job.summariser
     both = LogReader(config, job.version, {**model.features, **champion.log.features})
     paired = [
-        _pair(config, champion, explainer, list(model.features), both, window)
-        for window in progress(windows, "comparing")
+        _pair(champion, explainer, list(model.features), both, window) for window in progress(windows, "comparing")
     ]
     g = config.gate
     margins = Margins(
@@ -81,47 +83,26 @@ def gate(job: Job, candidate: str, windows: Sequence[Window]) -> GateResult:
 
 
 def _pair(
-    config: Config, champion: Summariser, explainer: Explainer, features: list[str], log: LogReader, window: Window
+    champion: Summariser, explainer: Explainer, features: list[str], log: LogReader, window: Window
 ) -> PairedWindow:
-    records = log.read(window).frame
-    names = champion.layout.names
+    records = log.read(window)
+    everything = list(dict.fromkeys([*champion.layout.names, *features]))
     sides = []
-    frames = []
     for one, columns in ((champion.explainer, list(champion.log.features)), (explainer, features)):
-        explanation = one.explain(records[columns])
-        prediction = 1 / (1 + np.exp(-explanation.output)) if one.link == "logit" else explanation.output
-        outcomes = _outcomes(config, champion, records, prediction, window)
-        loss = losses(outcomes)
+        explanation = one.explain(records.frame[columns])
+        answered = records.frame.assign(prediction=predictions(one, explanation))
+        outcomes = (champion.outcomes(window, Records(answered, {})) or WindowSummary.zero()).frame()
         sizes = dict(zip(columns, np.abs(explanation.values).sum(axis=0), strict=True))
-        everything = [*names, *(c for c in features if c not in names)]
         sides.append(
             Side(
                 absolute=np.array([sizes.get(name, 0.0) for name in everything]),
-                mesh=score_mesh(outcomes) if config.model.task == "binary" else None,
+                mesh=score_mesh(outcomes) if champion.layout.task == "binary" else None,
                 loss=_sums(outcomes, "loss"),
             )
         )
-        frames.append((outcomes, loss))
-    outcomes, loss = frames[0]
-    return PairedWindow(sides[0], sides[1], _sums(outcomes, "weight"), {name: one.rows for name, one in loss.items()})
-
-
-def _outcomes(
-    config: Config, champion: Summariser, records: pd.DataFrame, prediction: FloatArray, window: Window
-) -> pd.DataFrame:
-    """Frame of the outcome summary of one model's predictions, with labels that were mature in their time."""
-    if config.labels is None:
-        raise ConfigError("the gate needs labels")
-    due = window.end + config.label_lag * config.window.every
-    labels = read_labels(config.labels, window.start, due).frame[["event_id", "label"]]
-    joined = records.assign(prediction=prediction).merge(labels, on="event_id", how="inner")
-    batch = Outcomes(
-        features=joined[list(champion.log.features)],
-        prediction=joined["prediction"].to_numpy(np.float64),
-        weight=joined["weight"].to_numpy(np.float64),
-        label=joined["label"].to_numpy(np.float64),
-    )
-    return summarise_outcomes(batch, champion.layout).frame()
+    # Weights and rows are the same on both sides: the labels are those of the rows.
+    rows = {name: one.rows for name, one in losses(outcomes).items()}
+    return PairedWindow(sides[0], sides[1], _sums(outcomes, "weight"), rows)
 
 
 def _sums(outcomes: pd.DataFrame, stat: str) -> dict[str, float]:

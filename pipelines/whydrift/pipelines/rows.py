@@ -26,7 +26,7 @@ from whydrift.monitors.summary import (
 from whydrift.pipelines.config import Config
 from whydrift.pipelines.errors import SchemaError
 from whydrift.pipelines.explainers.choose import choose
-from whydrift.pipelines.explainers.protocol import Explainer
+from whydrift.pipelines.explainers.protocol import Explainer, Explanation, FloatArray
 from whydrift.pipelines.progress import progress
 from whydrift.pipelines.registry import LoadedModel, ModelVersion
 from whydrift.pipelines.sources.records import FeatureKind, Records, Source
@@ -88,9 +88,8 @@ class Summariser:
     def answer(self, records: Records) -> Records:
         """The records with the model's own predictions in place of the logged ones."""
         frame = records.frame
-        output = self.explainer.explain(frame[list(self.log.features)]).output
-        prediction = expit(output) if self.explainer.link == "logit" else output
-        return Records(frame.assign(prediction=prediction), records.set_aside)
+        explanation = self.explainer.explain(frame[list(self.log.features)])
+        return Records(frame.assign(prediction=predictions(self.explainer, explanation)), records.set_aside)
 
     def outcomes(self, cohort: Window, records: Records | None = None) -> WindowSummary | None:
         """The cohort's labels that came within their time to mature; None where the model has none.
@@ -131,6 +130,11 @@ class Summariser:
         if strays:
             counts["label_without_record"] = strays
         return count_set_aside(counts)
+
+
+def predictions(explainer: Explainer, explanation: Explanation) -> FloatArray:
+    """The model's predictions, (n,): probabilities or values."""
+    return np.asarray(expit(explanation.output) if explainer.link == "logit" else explanation.output)
 
 
 def total_set_aside(records: Iterable[Records]) -> dict[str, int]:
