@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pandas as pd
@@ -135,6 +136,16 @@ class TestRuns:
         assert [r.info.run_id for r in active(client)] == [second]
         assert [r.info.run_id for r in active(client, other["window"])] == [kept]
         assert client.get_run(first).info.lifecycle_stage == "deleted"
+
+    def test_what_killed_writers_left_goes_after_an_hour(self, registry, client):
+        registry.replace_run(**RUN, tags={}, model_id=None)
+        experiment = client.get_experiment_by_name(RUN["experiment"]).experiment_id
+        now = int(time.time() * 1000)
+        old = client.create_run(experiment, run_name=RUN["window"], start_time=now - 3_700_000)
+        fresh = client.create_run(experiment, run_name=RUN["window"], start_time=now - 60_000)
+        registry.replace_run(**RUN, tags={}, model_id=None)
+        assert client.get_run(old.info.run_id).info.lifecycle_stage == "deleted"
+        assert client.get_run(fresh.info.run_id).info.lifecycle_stage == "active"
 
     def test_a_run_that_was_never_finished_is_no_result(self, registry, client):
         registry.replace_run(**RUN, tags={}, model_id=None)

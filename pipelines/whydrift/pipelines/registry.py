@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 BASELINE_PATH = "whydrift/baseline"
 BASELINE_TAG = "whydrift.baseline"
 WINDOW_TAG = "whydrift.window"
+_ABANDONED_MS = 3_600_000
 _ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 _NOT_THE_MODEL = {"registered_model_meta"}  # written beside the model by the download itself
 _STRINGS = {"string"}
@@ -170,7 +171,15 @@ class Registry:
             for other in found:
                 if other.info.run_id != newest.info.run_id:
                     self._client.delete_run(other.info.run_id)
+            self._delete_abandoned(experiment_id, window, newest.info.start_time)
             return str(newest.info.run_id)
+
+    def _delete_abandoned(self, experiment_id: str, window: str, now: int) -> None:
+        """Delete what killed writers of the window left: runs that have not been finished for an hour."""
+        query = f"attributes.run_name = '{window}' and attributes.status = 'RUNNING'"
+        for run in self._client.search_runs([experiment_id], query):
+            if run.info.start_time < now - _ABANDONED_MS:
+                self._client.delete_run(run.info.run_id)
 
     def _experiment(self, name: str) -> str:
         from mlflow.exceptions import MlflowException
