@@ -17,7 +17,9 @@ from whydrift.pipelines.schemas import SCHEMAS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SOURCES = sorted(p for folder in ("monitors", "pipelines", "dags", "demo") for p in (ROOT / folder).rglob("*.py"))
+SOURCES = sorted(
+    p for folder in ("monitors", "pipelines", "dags", "demo", "tests") for p in (ROOT / folder).rglob("*.py")
+)
 
 
 def test_readme_lists_every_command_with_its_help():

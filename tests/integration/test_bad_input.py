@@ -2,49 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import socket
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-DAY = timedelta(days=1)
-FIRST = datetime(2024, 2, 1, tzinfo=UTC)
-OUTCOME_COHORT = timedelta(days=2)  # labels.mature_after
-
-
-def fails(result, code, *words):
-    """The command ended with this code and one message for people."""
-    assert result.code == code, result
-    assert result.out == ""
-    assert "Traceback" not in result.err
-    for word in words:
-        assert word in result.err
-
-
-def judged(result):
-    """The verdict on stdout."""
-    verdict = json.loads(result.out)
-    assert {"ok": 0, "ticket": 0, "page": 1, "insufficient_data": 3}[verdict["status"]] == result.code
-    return verdict
-
-
-def evaluate(project, day=FIRST):
-    """Profile and assess a day; its verdict."""
-    result = project.window("profile", day)
-    assert (result.code, result.out) == (0, "")
-    verdict = judged(project.window("assess", day, "--format", "json"))
-    assert project.verdict(day) == verdict
-    return verdict
-
-
-def findings(verdict):
-    return {(f["stream"], f["feature"]): f["status"] for f in verdict["findings"]}
+from judging import DAY, FIRST, OUTCOME_COHORT, evaluate, fails, findings, judged
 
 
 class TestConfiguration:
@@ -361,86 +328,6 @@ class TestLabels:
         table = pq.read_table(project.label_file(FIRST)).drop_columns("label")
         pq.write_table(table, project.label_file(FIRST))
         fails(project.window("run", FIRST), 3, "SchemaError", "a label file has no column 'label'", "labels.columns")
-
-
-class TestStores:
-    def test_mlflow_unreachable(self, project):
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            port = listener.getsockname()[1]
-        project.configure(mlflow={"tracking_uri": f"http://me:hunter2@127.0.0.1:{port}"})
-        before = datetime.now(UTC)
-        result = project.window("run", FIRST)
-        assert datetime.now(UTC) - before < timedelta(seconds=20)
-        fails(result, 3, "StoreError", f"MLflow at http://127.0.0.1:{port} could not find meters@champion")
-        assert "hunter2" not in result.err
-
-    @pytest.mark.parametrize("uri", ["postgresql+none://me:hunter2@127.0.0.1/x", "nothing://me:hunter2@127.0.0.1/x"])
-    def test_no_driver_for_the_tracking_uri(self, project, uri):
-        project.configure(mlflow={"tracking_uri": uri})
-        result = project.window("run", FIRST)
-        fails(result, 3, "StoreError", "could not connect")
-        assert "hunter2" not in result.err
-
-    def test_password_is_not_shown_where_the_model_is_absent(self, project, monkeypatch):
-        """The message for an absent model names the server."""
-        from whydrift.pipelines.registry import Registry
-
-        registry = Registry(project.tracking_uri)
-        monkeypatch.setattr(registry, "_uri", "https://me:hunter2@mlflow.example")
-        with pytest.raises(Exception, match=r"https://mlflow\.example has no model nobody@champion") as error:
-            registry.resolve("nobody", "champion")
-        assert "hunter2" not in str(error.value)
-
-    def test_store_is_a_file(self, project):
-        project.store.write_text("not a folder")
-        fails(project.window("run", FIRST), 3, "StoreError", str(project.store), "cannot be written")
-        assert project.active_runs(FIRST) == []
-
-    def test_outputs_is_a_file(self, project):
-        (project.folder / "outputs").write_text("not a folder")
-        fails(project.window("run", FIRST), 3, "StoreError", "outputs", "cannot be written")
-        assert project.verdict(FIRST)["status"] == "ok"
-
-    def test_corrupt_summary(self, project):
-        assert project.window("run", FIRST).code == 0
-        (path,) = project.store.rglob("summary.parquet")
-        path.write_bytes(path.read_bytes()[:-20])
-        result = project.window("assess", FIRST)
-        fails(result, 3, "StoreError", str(path), "delete it and run the window again")
-        assert project.window("run", FIRST).code == 0
-
-    def test_summary_of_another_kind(self, project):
-        assert project.window("run", FIRST).code == 0
-        (path,) = project.store.rglob("outcomes.parquet")
-        pq.write_table(pa.table({"x": [1]}), path)
-        fails(project.window("assess", FIRST), 3, "StoreError", str(path), "run the window again")
-
-    def test_corrupt_verdict(self, project):
-        assert project.window("run", FIRST).code == 0
-        (path,) = project.store.rglob("verdict.json")
-        path.write_text(path.read_text()[:-200])
-        fails(project.run("report"), 3, "StoreError", str(path), "delete it and run the window again")
-        assert project.window("run", FIRST).code == 0
-
-    def test_report_cannot_be_written(self, project):
-        assert project.window("run", FIRST).code == 0
-        result = project.run("report", "--output", str(project.folder / "no" / "report.txt"))
-        fails(result, 3, "StoreError", "report.txt cannot be written")
-
-    @pytest.mark.slow
-    def test_two_runs_of_a_window_at_once(self, project):
-        assert project.window("run", FIRST).code == 0
-        expected = project.tree()
-        shutil.rmtree(project.store)
-        options = ["--start", f"{FIRST:%F}", "--end", f"{FIRST + DAY:%F}"]
-        both = [project.process("run", *options) for _ in range(2)]
-        for process in both:
-            out, err = process.communicate(timeout=120)
-            assert (process.returncode, "OK  meters v1" in out) == (0, True), err
-            assert "Traceback" not in err
-        assert project.tree() == expected
-        assert len(project.active_runs(FIRST)) == 1
 
 
 def rewrite_as(project, form, days):

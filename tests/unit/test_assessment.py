@@ -1,19 +1,17 @@
 """From summaries to verdicts, in a small world: what each thing that goes wrong comes to, and when."""
 
-import math
-from dataclasses import fields, is_dataclass, replace
-from datetime import datetime, timedelta
-from enum import Enum
+from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import pytest
 
+from soundness import sound, walk
 from whydrift.monitors.assessment import BaselineWindow, WindowInput, fold, refer
 from whydrift.monitors.attribution import moments
 from whydrift.monitors.summary import WindowSummary, count_set_aside
 from whydrift.monitors.verdict import CauseKind, Channel, Retraining, Status
 from whydrift.monitors.views import write_verdict
-from whydrift.pipelines.verdict_json import from_json, to_json
 
 PAGE, OK, TICKET = Status.PAGE, Status.OK, Status.TICKET
 
@@ -25,43 +23,6 @@ def since(change, first, last=40):
 def onset(world, verdict):
     """In production days."""
     return (verdict.since - world.start(world.baseline_days)) / timedelta(days=1)
-
-
-def walk(value, path="verdict"):
-    """Every number of a verdict is finite, every time is UTC."""
-    if is_dataclass(value):
-        for field in fields(value):
-            walk(getattr(value, field.name), f"{path}.{field.name}")
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            walk(item, f"{path}[{key}]")
-    elif isinstance(value, list | tuple):
-        for i, item in enumerate(value):
-            walk(item, f"{path}[{i}]")
-    elif isinstance(value, datetime):
-        assert value.utcoffset() == timedelta(0), path
-    else:
-        assert value is None or isinstance(value, Enum | str | bool) or type(value) in (int, float), (path, type(value))
-        if isinstance(value, float):
-            assert math.isfinite(value), path
-
-
-def sound(verdicts):
-    for verdict in verdicts:
-        walk(verdict)
-        assert from_json(to_json(verdict), "here") == verdict
-        if verdict.score is not None:
-            parts = sum(row.shift for row in verdict.attribution) + verdict.score.base_shift
-            checks = {f.stream for f in verdict.findings}
-            assert "additivity" in checks or parts == pytest.approx(verdict.score.shift, abs=1e-6)
-            shares = sum(row.share for row in verdict.attribution)
-            assert shares == pytest.approx(1.0)
-        if verdict.status is PAGE:
-            assert verdict.cause is not None
-            assert verdict.since == verdict.cause.onset
-        else:
-            assert verdict.cause is None
-    return verdicts
 
 
 @pytest.fixture
