@@ -34,6 +34,17 @@ def test_rounded_predictions_need_the_tolerance_that_says_so(own_registry: Any, 
     assert own_registry.window("run", FIRST).code == 0
 
 
+def test_rows_that_another_version_served_make_a_baseline(own_registry: Any):
+    own_registry.configure(inference_log={"columns": {"model_version": "served_by"}})
+    for day in range(1, 32):
+        own_registry.edit_log(datetime(2024, 1, day, tzinfo=UTC), lambda f: f.assign(served_by="0"))
+    own_registry.edit_log(FIRST, lambda f: f.assign(served_by="1"))
+    assert own_registry.run("baseline").code == 0
+    done = own_registry.window("run", FIRST, "--format", "json")
+    assert done.code == 0
+    assert done.json()["rows"]["explained"] == 250
+
+
 def test_a_short_baseline_is_warned_of(own_registry: Any, caplog):
     own_registry.configure(baseline={"start": "2024-01-20"})
     assert own_registry.run("baseline").code == 0

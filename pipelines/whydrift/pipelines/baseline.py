@@ -79,7 +79,7 @@ def make(config: Config, registry: Registry, version: ModelVersion, *, approver:
     """
     windows = list(split(config.baseline.start, config.baseline.end, config.window.every))
     model = registry.load(version)
-    log = LogReader(config, version, model.features)
+    log = LogReader(_whoever_served(config), version, model.features)
     records = [log.read(window) for window in progress(windows, "reading the reference period")]
     frame = pd.concat([r.frame for r in records], ignore_index=True)
     if frame.empty:
@@ -109,6 +109,12 @@ def make(config: Config, registry: Registry, version: ModelVersion, *, approver:
         registry.log_baseline(version, path, manifest["id"])
     logger.info("baseline %s of %s: %d windows, %d rows", manifest["id"][:16], version.uri, len(made), len(frame))
     return str(manifest["id"])
+
+
+def _whoever_served(config: Config) -> Config:
+    """The configuration without the column that tells versions apart: the model itself answers these rows."""
+    columns = config.inference_log.columns.model_copy(update={"model_version": None})
+    return config.model_copy(update={"inference_log": config.inference_log.model_copy(update={"columns": columns})})
 
 
 def _warn(version: ModelVersion, layout: Layout, records: list[Records], answered: list[Records]) -> None:
