@@ -31,8 +31,9 @@ import pyarrow.parquet as pq
 from flights import FEATURES, STRINGS, WEATHER, as_categories, load
 
 from whydrift.pipelines import config as configuration
-from whydrift.pipelines.config import Config, InferenceLog, Labels
+from whydrift.pipelines.config import Config
 from whydrift.pipelines.errors import ConfigError, ModelError, WhyDriftError
+from whydrift.pipelines.sections import InferenceLog, Labels
 
 LOG_START = datetime(2013, 3, 1, tzinfo=UTC)
 LOG_END = datetime(2013, 6, 1, tzinfo=UTC)

@@ -14,10 +14,11 @@ import pytest
 from scipy.special import expit
 
 from sample_verdict import VERDICT
-from whydrift.monitors.assessment import BaselineWindow, Reference, Settings, WindowInput, fold, refer
+from whydrift.monitors.assessment import WindowInput, fold
 from whydrift.monitors.binning import fit_bins
 from whydrift.monitors.evidence import Thresholds
 from whydrift.monitors.policy import RetrainingPolicy
+from whydrift.monitors.reference import BaselineWindow, Reference, Settings, refer
 from whydrift.monitors.summary import (
     Explained,
     Layout,

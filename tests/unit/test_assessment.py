@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from soundness import sound, walk
-from whydrift.monitors.assessment import BaselineWindow, WindowInput, fold, refer
+from whydrift.monitors.assessment import WindowInput, fold
 from whydrift.monitors.attribution import moments
+from whydrift.monitors.reference import BaselineWindow, refer
 from whydrift.monitors.summary import WindowSummary, count_set_aside
 from whydrift.monitors.verdict import CauseKind, Channel, Retraining, Status
 from whydrift.monitors.views import write_verdict

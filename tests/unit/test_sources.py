@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from whydrift.pipelines.config import InferenceLog, Labels, LogColumns
 from whydrift.pipelines.errors import NoDataError, SchemaError, StoreError
+from whydrift.pipelines.sections import InferenceLog, Labels, LogColumns
 from whydrift.pipelines.sources.table import TableSource, read_labels
 from whydrift.pipelines.window import Window, split
 

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 
 from whydrift.monitors import calibration as cal
-from whydrift.monitors.assessment import Assessed, Reference
+from whydrift.monitors.assessment import Assessed
 from whydrift.monitors.attribution import cell_rates
 from whydrift.monitors.binning import MISSING
 from whydrift.monitors.checks import rows_seen, set_aside
 from whydrift.monitors.evidence import smallest_detectable
+from whydrift.monitors.reference import Reference
 from whydrift.monitors.streams import MIN_LABELLED, all_slices, losses, score_mesh
 from whydrift.monitors.summary import Layout
 from whydrift.monitors.verdict import (

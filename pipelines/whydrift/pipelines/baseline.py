@@ -27,9 +27,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
-from whydrift.monitors.assessment import BaselineWindow
 from whydrift.monitors.binning import fit_bins
 from whydrift.monitors.evidence import MIN_BASELINE_WINDOWS
+from whydrift.monitors.reference import BaselineWindow
 from whydrift.monitors.summary import SCHEMA, Layout, WindowSummary
 from whydrift.pipelines.config import Config
 from whydrift.pipelines.errors import BaselineError, ConfigError, NoDataError

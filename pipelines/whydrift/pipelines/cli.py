@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from whydrift.pipelines.config import Config, load, write_duration
+from whydrift.pipelines.config import Config, load
 from whydrift.pipelines.errors import (
     EXIT_BREACH,
     EXIT_NOT_EVALUATED,
@@ -26,6 +26,7 @@ from whydrift.pipelines.errors import (
     StoreError,
     WhyDriftError,
 )
+from whydrift.pipelines.sections import write_duration
 from whydrift.pipelines.window import Window, parse_time, split
 
 if TYPE_CHECKING:

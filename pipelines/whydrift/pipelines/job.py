@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 
-from whydrift.monitors.assessment import Reference, Settings, refer
 from whydrift.monitors.evidence import Thresholds
 from whydrift.monitors.policy import RetrainingPolicy
+from whydrift.monitors.reference import Reference, Settings, refer
 from whydrift.monitors.verdict import WindowKey
 from whydrift.pipelines import baseline as baselines
 from whydrift.pipelines.config import Config

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import pandas as pd
 
-from whydrift.pipelines.config import LogColumns
+from whydrift.pipelines.sections import LogColumns
 from whydrift.pipelines.window import Window
 
 FeatureKind = Literal["number", "string"]

@@ -19,8 +19,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from whydrift.pipelines.config import InferenceLog, Labels
 from whydrift.pipelines.errors import NoDataError, SchemaError, StoreError
+from whydrift.pipelines.sections import InferenceLog, Labels
 from whydrift.pipelines.sources.records import FeatureKind, Records, check_records, to_kind, to_time
 from whydrift.pipelines.window import Window
 
