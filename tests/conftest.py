@@ -15,12 +15,13 @@ from scipy.special import expit
 
 from sample_verdict import VERDICT
 from whydrift.monitors.assessment import WindowInput, fold
-from whydrift.monitors.binning import fit_bins
+from whydrift.monitors.binning import fit_attribution_bins, fit_bins
 from whydrift.monitors.evidence import Thresholds
 from whydrift.monitors.policy import RetrainingPolicy
 from whydrift.monitors.reference import BaselineWindow, Reference, Settings, refer
 from whydrift.monitors.summary import (
     Explained,
+    Group,
     Layout,
     Outcomes,
     WindowSummary,
@@ -61,6 +62,13 @@ def _same(x: Any) -> Any:
     return x
 
 
+def _values(frame: pd.DataFrame) -> np.ndarray:
+    """The exact attributions, (n, 4)."""
+    columns = [c * frame[name].fillna(0.0).to_numpy(float) for name, c in _COEFFICIENTS.items()]
+    columns.append(frame["carrier"].map(_CARRIERS).fillna(0.0).to_numpy(float))
+    return np.column_stack(columns)
+
+
 @dataclass(frozen=True, eq=False)
 class Change:
     """What happens to the rows of a day: each function takes a column or table and returns another."""
@@ -87,14 +95,17 @@ class World:
     def __init__(self, *, task: str = "binary", labels: bool = True, lag: int = 2, seed: int = 0) -> None:
         self.seed = seed
         frame = pd.concat([self._inputs(day, 400) for day in range(BASELINE_DAYS)])
-        binary = task == "binary"
+        binary, values = task == "binary", _values(frame)
         self.layout = Layout(
             task="binary" if binary else "regression",
             link="logit" if binary else "identity",
             scale=1.0,
             loss_scale=1.0 if binary else 2.0,
             features=tuple(fit_bins(name, frame[name]) for name in frame),
+            attributions=tuple(map(fit_attribution_bins, frame, values.T)),
             slices=("carrier",),
+            groups=(Group("sensors", ("x1", "x2")),),
+            predictions=None if binary else fit_bins("prediction", pd.Series(_BASE + values.sum(axis=1))),
         )
         self.settings = Settings(
             width=DAY,
@@ -122,9 +133,7 @@ class World:
 
     def _rows(self, day: int, change: Change) -> tuple[Explained, Outcomes]:
         frame = change.inputs(self._inputs(day, change.rows))
-        columns = [c * frame[name].fillna(0.0).to_numpy(float) for name, c in _COEFFICIENTS.items()]
-        columns.append(frame["carrier"].map(_CARRIERS).fillna(0.0).to_numpy(float))
-        values = np.column_stack(columns)
+        values = _values(frame)
         output = _BASE + values.sum(axis=1)
         rng = np.random.default_rng([self.seed, day, 2])
         truth = output + 0.1 * rng.standard_normal()

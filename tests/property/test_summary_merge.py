@@ -9,12 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whydrift.monitors import summary as module
-from whydrift.monitors.binning import FeatureBins
+from whydrift.monitors.binning import GRAIN, FeatureBins
 from whydrift.monitors.summary import (
-    BITS,
-    LIMIT,
     SCHEMA,
     Explained,
+    Group,
     Layout,
     Outcomes,
     WindowSummary,
@@ -24,6 +23,7 @@ from whydrift.monitors.summary import (
     summarise,
     summarise_outcomes,
 )
+from whydrift.monitors.summary_terms import BITS, CHUNK, LIMIT, NO_CELL
 
 LAYOUT = Layout(
     task="binary",
@@ -35,9 +35,21 @@ LAYOUT = Layout(
         FeatureBins("c", categories=("a", "b")),
         FeatureBins("dead", edges=(0.0, 0.0)),
     ),
+    attributions=(
+        FeatureBins("x", edges=(-1.0, 0.0, 1.0)),
+        FeatureBins("c", edges=(-0.5, 0.25, 0.5, 2.0)),
+        FeatureBins("dead", edges=(-GRAIN, GRAIN)),
+    ),
     slices=("x", "c"),
+    groups=(Group("both", ("x", "c")), Group("x+dead", ("x", "dead"), automatic=True)),
 )
-REGRESSION = replace(LAYOUT, task="regression", link="identity", loss_scale=2.0)
+REGRESSION = replace(
+    LAYOUT,
+    task="regression",
+    link="identity",
+    loss_scale=2.0,
+    predictions=FeatureBins("prediction", edges=(0.0, 0.25, 0.5, 1.0)),
+)
 
 EDGES = [0.0, -0.0, 1e-300, 5e-324, -1e-300, 2.0**-34, 3 * 2.0**-34, 1e300, -1e300, 1.7e308, -1.7e308]
 ABSURD = st.sampled_from([*EDGES, LIMIT / 2, -LIMIT / 2, LIMIT, -LIMIT, LIMIT - 2.0**-10, 0.1, -3.0])
@@ -163,7 +175,7 @@ def test_sums_are_those_of_the_rows_but_for_one_rounding_a_term(batch):
     for (block, stat), terms in expected.items():
         kept = [held(t) for t in terms]  # a float product's own rounding is at most 2**-53 of it
         slack = rows * Fraction(1, 2**33) + sum((abs(t) for t in terms if abs(t) < LIMIT), Fraction(0)) / 2**52
-        found = sums.get((block, "", "", module.NO_CELL, stat), Fraction(0))
+        found = sums.get((block, "", "", NO_CELL, stat), Fraction(0))
         assert abs(found - sum(kept, Fraction(0))) <= slack, (block, stat)
     for j, bins in enumerate(LAYOUT.features):
         terms = [w * held(v, unit) for w, v in zip(weights, batch.values[:, j], strict=True)]
@@ -198,7 +210,7 @@ def test_negative_sums_and_the_bound():
     assert sums["attribution", "", "c", 0, "value"] == 2 * LIMIT
     assert sums["attribution", "", "c", 0, "square"] == 2 * LIMIT
     assert ("attribution", "", "dead", 0, "value") not in sums
-    assert sums["total", "", "", module.NO_CELL, "output"] == Fraction(-11, 2)
+    assert sums["total", "", "", NO_CELL, "output"] == Fraction(-11, 2)
 
 
 def test_huge_and_zero_attributions_in_one_row_stay_numbers():
@@ -209,32 +221,70 @@ def test_huge_and_zero_attributions_in_one_row_stay_numbers():
     sums = limbs(summarise(batch, LAYOUT))
     assert ("attribution", "", "dead", 0, "cross") not in sums
     assert sums["attribution", "", "x", 1, "cross"] == LIMIT
-    assert sums["quality", "", "", module.NO_CELL, "not_additive"] == 1
-    assert sums["quality", "", "", module.NO_CELL, "prediction_differs"] == 1
+    assert sums["quality", "", "", NO_CELL, "not_additive"] == 1
+    assert sums["quality", "", "", NO_CELL, "prediction_differs"] == 1
 
 
 def test_what_the_blocks_count():
     frame = pd.DataFrame(
-        {"x": [0.1, np.nan, 9.0, -9.0, 1.0], "c": ["a", "a", "new", None, "b"], "dead": [0.0, 0.0, np.nan, 0.0, 1.0]}
+        {"x": [0.1, np.nan, 1.5, -9.0, 1.0], "c": ["a", "a", "new", None, "b"], "dead": [0.0, 0.0, np.nan, 0.0, 1.0]}
     )
-    values, base = np.zeros((5, 3)), -1.0
-    weight, output = np.array([1.0, 2.0, 1.0, 1.0, 0.5]), np.full(5, base)
+    values, base = np.array([[-0.3, 0.1, 0.0], [0.3, 0.1, 0.0], [0.3, 0.9, 0.1], [0.6, -0.9, 0.0], [0, 0, 0]]), -1.0
+    weight, output = np.array([1.0, 2.0, 1.0, 1.0, 0.5]), base + values.sum(axis=1)
     batch = Explained(frame, 1 / (1 + np.exp(-output)), weight, values, output, base)
     sums = limbs(summarise(batch, LAYOUT))
     rows = {k[2:4]: v for k, v in sums.items() if k[0] == "input" and k[4] == "rows"}
     assert rows == {
-        ("x", 1): 1, ("x", -1): 1, ("x", -3): 1, ("x", -2): 1, ("x", 2): 1,
+        ("x", 1): 1, ("x", -1): 1, ("x", -3): 1, ("x", -5): 1, ("x", 2): 1,
         ("c", 0): 2, ("c", -4): 1, ("c", -1): 1, ("c", 1): 1,
         ("dead", 0): 3, ("dead", -1): 1, ("dead", -3): 1,
     }  # fmt: skip
     slices = {k[1]: v for k, v in sums.items() if k[0] == "slice" and k[4] == "rows"}
     assert slices == {"x=[0, 0.5)": 1, "x=[0.5, 1]": 1, "c=a": 2, "c=b": 1}
-    missing = {k[1:3]: v for k, v in sums.items() if k[0] == "missing"}
-    assert missing == {("c=a", "x"): 1}
+    missing = {(*k[1:3], k[4]): v for k, v in sums.items() if k[0] == "missing"}
+    assert missing == {("c=a", "x", "rows"): 1, ("c=a", "x", "weight"): 2}
+    phi = {k[2:4]: v for k, v in sums.items() if k[0] == "phi"}
+    assert phi == {
+        ("x", 0): 1, ("x", 1): Fraction(7, 2), ("x", -3): 1,
+        ("c", 0): Fraction(7, 2), ("c", 2): 1, ("c", -2): 1,
+        ("dead", 0): Fraction(9, 2), ("dead", -5): 1,
+    }  # fmt: skip
     weights = {k[4]: v for k, v in sums.items() if k[0] == "rows"}
     assert weights == {"rows": 5, "weight": Fraction(11, 2), "weight2": Fraction(29, 4)}
     quality = {k[4]: v for k, v in sums.items() if k[0] == "quality"}
-    assert quality == {"explained": 5}
+    assert quality == {"explained": 5}  # and no residual: what explanations miss rounds to 0
+
+
+def test_a_group_is_the_sum_of_its_members_in_each_row():
+    """Attributions that cancel leave a group without any, whatever its members have."""
+    frame = pd.DataFrame({"x": [0.1, 0.2], "c": ["a", "a"], "dead": [0.0, 0.0]})
+    values = np.array([[0.5, -0.5, 0.25], [-0.5, 0.5, 0.25]])
+    output = values.sum(axis=1)
+    weight = np.array([1.0, 3.0])
+    sums = limbs(summarise(Explained(frame, 1 / (1 + np.exp(-output)), weight, values, output, 0.0), LAYOUT))
+    group = {k[2:]: v for k, v in sums.items() if k[0] == "group"}
+    z = 2 * values[:, 0] + 2 * values[:, 2]
+    expected = {"value": z, "square": z**2, "absolute": np.abs(z), "cross": np.abs(z) * 2.5}
+    assert group == {
+        ("x+dead", NO_CELL, stat): Fraction(float(weight @ terms)) for stat, terms in expected.items() if weight @ terms
+    }
+
+
+def test_what_explanations_miss_of_the_output():
+    frame = pd.DataFrame({"x": [0.1, 0.2], "c": ["a", "a"], "dead": [0.0, 0.0]})
+    values, weight = np.array([[0.5, 0.0, 0.0], [0.25, 0.0, 0.0]]), np.array([1.0, 2.0])
+    sums = limbs(summarise(Explained(frame, np.full(2, 0.5), weight, values, np.array([0.5, 0.5]), 0.25), LAYOUT))
+    quality = {k[4]: v for k, v in sums.items() if k[0] == "quality"}
+    assert (quality["residual"], quality["residual2"]) == (Fraction(1, 2), Fraction(1, 4))
+    assert quality["not_additive"] == 1
+
+
+def test_predictions_of_a_regression_are_counted_by_cells():
+    frame = pd.DataFrame({"x": [0.1] * 4, "c": ["a"] * 4, "dead": [0.0] * 4})
+    prediction, weight = np.array([0.0, 0.3, 0.4, 7.0]), np.array([1.0, 2.0, 0.5, 1.0])
+    sums = limbs(summarise(Explained(frame, prediction, weight, np.zeros((4, 3)), prediction, 0.0), REGRESSION))
+    score = {k[3]: v for k, v in sums.items() if k[0] == "score"}
+    assert score == {0: 1, 1: Fraction(5, 2), -5: 1}
 
 
 def test_outcomes_count_losses_by_slice():
@@ -258,8 +308,8 @@ def test_outcomes_count_losses_by_slice():
 def test_counts_without_rows():
     sums = limbs(merge([count_set_aside({"duplicate": 3, "never": 0}), count_digests({"model": "ab"}, 7)]))
     assert sums == {
-        ("set_aside", "", "duplicate", module.NO_CELL, "rows"): 3,
-        ("digest", "", "model=ab", module.NO_CELL, "rows"): 7,
+        ("set_aside", "", "duplicate", NO_CELL, "rows"): 3,
+        ("digest", "", "model=ab", NO_CELL, "rows"): 7,
     }
 
 
@@ -272,9 +322,9 @@ def test_slices_of_close_edges_keep_their_own_names():
 
 def test_more_rows_than_a_chunk():
     """Beyond 2**20 rows a float64 could not hold the sum of the limbs: parts are added as integers."""
-    rows = module.CHUNK + 5
+    rows = CHUNK + 5
     rng = np.random.default_rng(0)
-    layout = replace(LAYOUT, features=(FeatureBins("x", edges=(-1.0, 0.0, 1.0)),), slices=())
+    layout = replace(LAYOUT, features=LAYOUT.features[:1], attributions=LAYOUT.attributions[:1], slices=(), groups=())
     values = np.where(rng.random((rows, 1)) < 0.5, LIMIT - 2.0**-22, -0.1) * layout.scale
     frame = pd.DataFrame({"x": rng.uniform(-1, 1, rows)})
     batch = Explained(frame, np.full(rows, 0.5), np.ones(rows), values, values[:, 0], 0.0)
@@ -284,4 +334,4 @@ def test_more_rows_than_a_chunk():
     assert merge([summarise(p, layout) for p in parts]).to_bytes() == whole.to_bytes()
     big = int((values > 0).sum())
     exact = big * (Fraction(LIMIT) - Fraction(1, 2**22)) + (rows - big) * Fraction(round(-0.1 * 2**32), 2**32)
-    assert limbs(whole)["total", "", "", module.NO_CELL, "output"] == exact
+    assert limbs(whole)["total", "", "", NO_CELL, "output"] == exact

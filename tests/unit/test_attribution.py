@@ -7,8 +7,8 @@ from scipy.special import expit
 from sklearn.linear_model import LinearRegression
 
 from whydrift.monitors.attribution import SHARE_FLOOR, Cells, cell_rates, cells, moments, split_shift
-from whydrift.monitors.binning import MISSING, fit_bins
-from whydrift.monitors.summary import Explained, Layout, WindowSummary, merge, summarise
+from whydrift.monitors.binning import MISSING, fit_attribution_bins, fit_bins
+from whydrift.monitors.summary import Explained, Group, Layout, WindowSummary, merge, summarise
 
 NAMES = ("u", "v", "c")
 
@@ -27,6 +27,8 @@ LAYOUT = Layout(
     scale=2.0,
     loss_scale=2.0,
     features=tuple(fit_bins(name, draw(0, 3000)[name]) for name in NAMES),
+    attributions=tuple(fit_attribution_bins(name, np.linspace(-1.0, 1.0, 201)) for name in NAMES),
+    groups=(Group("both", ("u", "v")),),
     slices=(),
 )
 
@@ -159,7 +161,7 @@ def test_no_rows_and_weights_that_round_to_nothing_have_no_moments():
 
 
 def test_rates_of_a_cell():
-    summary, *_ = random_summary(10, 1000, 0.0)
-    expected = [0.0, draw(10, 1000)["v"].isna().mean(), 0.0]
+    summary, _, weight = random_summary(10, 1000, 0.0)
+    expected = [0.0, np.average(draw(10, 1000)["v"].isna(), weights=weight), 0.0]
     np.testing.assert_allclose(cell_rates(summary.frame(), LAYOUT, MISSING), expected)
     assert np.isnan(cell_rates(WindowSummary.zero().frame(), LAYOUT, MISSING)).all()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whydrift.monitors.binning import ABOVE, BELOW, CELLS, MISSING, OUTSIDE, UNSEEN, FeatureBins, assign, fit_bins
+from whydrift.monitors.binning import ABOVE, BELOW, CELLS, FAR, MISSING, OUTSIDE, UNSEEN, FeatureBins, assign, fit_bins
 
 
 def test_cells_of_a_continuous_column_hold_equal_mass():
@@ -56,8 +56,11 @@ def test_every_value_has_a_cell(baseline, later):
     assert ((known == MISSING) == baseline.isna()).all()
     assert (known[baseline.notna()] >= 0).all()
     cells = assign(bins, later)
-    assert ((cells == BELOW) == (later < bins.edges[0])).all()
-    assert ((cells == ABOVE) == (later > bins.edges[-1])).all()
+    reach = 3 * (bins.edges[-1] - bins.edges[0]) or np.inf
+    far = (later < bins.edges[0] - reach) | (later > bins.edges[-1] + reach)
+    assert ((cells == FAR) == far).all()
+    assert ((cells == BELOW) == (later < bins.edges[0]) & ~far).all()
+    assert ((cells == ABOVE) == (later > bins.edges[-1]) & ~far).all()
     assert np.isin(cells, [*OUTSIDE, *range(len(bins.edges) - 1)]).all()
 
 

@@ -10,28 +10,30 @@ own inputs moved between cells, and response, the same cell is answered differen
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from whydrift.monitors.binning import OUTSIDE
+from whydrift.monitors.dense import dense, width
 from whydrift.monitors.summary import Layout
 
 FloatArray = npt.NDArray[np.float64]
 
 SHARE_FLOOR = 1e-6  # a feature that died has a share of 0, and its logarithm must stay a number
 _TOTAL_FLOOR = 1e-100  # so must the variance where all have died; squares of it are still above 0
-_STATS = ("weight", "value", "square", "absolute", "cross")
+_STATS = ("value", "square", "absolute", "cross")
 
 
 @dataclass(frozen=True, slots=True)
 class Moments:
     """Means over the explained rows of a window; arrays have shape (p,), in the layout's feature order.
 
-    `absolute_total` is the mean over rows of the sum of absolute attributions, and `*2` are means of squares.
-    Units are `Layout.scale`. `rows` is the effective number of rows, (sum w)^2 / sum w^2.
+    `absolute_total` is the mean over rows of the sum of absolute attributions, `residual` of what explanations miss of
+    the output, and `*2` are means of squares. Units are `Layout.scale`. `rows` is the effective number of rows,
+    (sum w)^2 / sum w^2 (Kish 1965). `groups` are the moments of the layout's groups, arrays (g,), and None in those
+    themselves.
     """
 
     rows: float
@@ -44,11 +46,14 @@ class Moments:
     output: float
     output2: float
     base: float
+    residual: float
+    residual2: float
+    groups: Moments | None = None
 
     @property
     def share(self) -> FloatArray:
-        """Each feature's part of the total absolute attribution, shape (p,), summing to 1."""
-        return np.asarray(self.absolute / max(self.absolute.sum(), np.finfo(float).tiny))
+        """Each feature's part of the total absolute attribution, shape (p,), summing to 1; groups' parts overlap."""
+        return np.asarray(self.absolute / max(self.absolute_total, np.finfo(float).tiny))
 
     @property
     def log_share(self) -> FloatArray:
@@ -57,12 +62,16 @@ class Moments:
     @property
     def log_share_variance(self) -> FloatArray:
         """Sampling variance of `log_share` by the delta method, shape (p,)."""
-        total = max(self.absolute_total, _TOTAL_FLOOR)
-        mean = np.maximum(self.absolute, SHARE_FLOOR * total)
-        own = (self.square - self.absolute**2) / mean**2
-        all_ = (self.absolute_total2 - self.absolute_total**2) / total**2
-        both = (self.cross - self.absolute * self.absolute_total) / (mean * total)
-        return np.asarray(np.maximum(own + all_ - 2 * both, 0.0) / self.rows)
+        return (
+            _relative_variance(
+                self.absolute,
+                self.square,
+                self.cross,
+                np.asarray(self.absolute_total),
+                np.asarray(self.absolute_total2),
+            )
+            / self.rows
+        )
 
     @property
     def variance(self) -> FloatArray:
@@ -70,33 +79,67 @@ class Moments:
         return np.maximum(self.square - self.value**2, 0.0)
 
 
+def steady_log_share(now: Moments, before: Moments) -> tuple[FloatArray, FloatArray]:
+    """The log of each share and its sampling variance, (p,), where rare features do not make it jump.
+
+    As many of the baseline's rows as tell of one value, E phi^2 / (E |phi|)^2, are added to the window's, in units of
+    the window's total: 1.6 of a normal attribution, 100 of one that a hundredth of the rows have. So in a window where
+    such a feature happens to be absent its share is small and uncertain, and not minus infinity and certain.
+    """
+    known = before.absolute > SHARE_FLOOR * before.absolute_total
+    extra = np.divide(before.square, before.absolute**2, out=np.zeros_like(before.square), where=known)
+    unit = now.absolute_total / max(before.absolute_total, _TOTAL_FLOOR)
+    rows = now.rows + extra
+
+    def mixed(own: FloatArray | float, usual: FloatArray | float) -> FloatArray:
+        return np.asarray((now.rows * own + extra * usual) / rows)
+
+    absolute = mixed(now.absolute, before.absolute * unit)
+    square, cross = mixed(now.square, before.square * unit**2), mixed(now.cross, before.cross * unit**2)
+    total = mixed(now.absolute_total, before.absolute_total * unit)
+    total2 = mixed(now.absolute_total2, before.absolute_total2 * unit**2)
+    share = absolute / np.maximum(total, np.finfo(float).tiny)
+    return np.log(np.maximum(share, SHARE_FLOOR)), _relative_variance(absolute, square, cross, total, total2) / rows
+
+
+def _relative_variance(
+    absolute: FloatArray, square: FloatArray, cross: FloatArray, total: FloatArray, total2: FloatArray
+) -> FloatArray:
+    """The variance that one row gives the log of a ratio of means; means of rows' |phi|, phi^2, |phi| T, T, and T^2."""
+    total = np.maximum(total, _TOTAL_FLOOR)
+    mean = np.maximum(absolute, SHARE_FLOOR * total)
+    own = (square - absolute**2) / mean**2
+    all_ = (total2 - total**2) / total**2
+    both = (cross - absolute * total) / (mean * total)
+    return np.asarray(np.maximum(own + all_ - 2 * both, 0.0))
+
+
 def moments(frame: pd.DataFrame, layout: Layout) -> Moments | None:
     """The moments of a summary's frame; None where no row was explained, or with weights that round to 0."""
-    total = frame[frame["block"] == "total"].set_index("stat")["value"]
+    whole = (frame["block"] == "total") | ((frame["block"] == "quality") & (frame["name"] == ""))
+    total = frame[whole].set_index("stat")["value"]
     weight, weight2 = float(total.get("weight", 0.0)), float(total.get("weight2", 0.0))
     if weight <= 0 or weight2 <= 0:
         return None
-    sums = (
-        frame[frame["block"] == "attribution"]
-        .pivot_table(index="name", columns="stat", values="value", aggfunc="sum")
-        .reindex(index=list(layout.names), columns=list(_STATS))
-        .fillna(0.0)
-    )
-    per_row = {stat: sums[stat].to_numpy() / weight for stat in _STATS}
-    stats = ("absolute", "absolute2", "output", "output2", "base")
-    means = {stat: float(total.get(stat, 0.0)) / weight for stat in stats}
-    return Moments(
+    mean = {stat: float(value) / weight for stat, value in total.items()}
+    value, square, absolute, cross = dense(frame, "attribution", layout.names, _STATS)[:, :, 0] / weight
+    of_features = Moments(
         rows=weight**2 / weight2,
-        value=per_row["value"],
-        square=per_row["square"],
-        absolute=per_row["absolute"],
-        cross=per_row["cross"],
-        absolute_total=means["absolute"],
-        absolute_total2=means["absolute2"],
-        output=means["output"],
-        output2=means["output2"],
-        base=means["base"],
+        value=value,
+        square=square,
+        absolute=absolute,
+        cross=cross,
+        absolute_total=float(absolute.sum()),
+        absolute_total2=mean.get("absolute2", 0.0),
+        output=mean.get("output", 0.0),
+        output2=mean.get("output2", 0.0),
+        base=mean.get("base", 0.0),
+        residual=mean.get("residual", 0.0),
+        residual2=mean.get("residual2", 0.0),
     )
+    value, square, absolute, cross = dense(frame, "group", [g.name for g in layout.groups], _STATS)[:, :, 0] / weight
+    groups = replace(of_features, value=value, square=square, absolute=absolute, cross=cross)
+    return replace(of_features, groups=groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,21 +170,12 @@ class Cells:
 
 def cells(frame: pd.DataFrame, layout: Layout) -> Cells:
     """The attribution block of a summary's frame as dense arrays."""
-    width = max((max(len(b.edges) - 1, len(b.categories)) for b in layout.features), default=0) + len(OUTSIDE)
-    block = frame[frame["block"] == "attribution"]
-    feature = pd.Index(layout.names).get_indexer(pd.Index(block["name"]))
-    cell = block["cell"].to_numpy() % width  # the negative codes lie at the end
-    sums = {}
-    for stat in ("weight", "value"):
-        chosen = (block["stat"] == stat).to_numpy()
-        sums[stat] = np.zeros((len(layout.features), width))
-        sums[stat][feature[chosen], cell[chosen]] = block["value"].to_numpy()[chosen]
-    mean = np.divide(sums["value"], sums["weight"], out=np.full_like(sums["value"], np.nan), where=sums["weight"] > 0)
-    return Cells(sums["weight"], mean)
+    weight, value = dense(frame, "attribution", layout.names, ("weight", "value"), width(layout.features))
+    return Cells(weight, np.divide(value, weight, out=np.full_like(value, np.nan), where=weight > 0))
 
 
-def split_shift(baseline: Cells, window: Cells) -> Split:
-    """Kitagawa's split of the change of each mean attribution.
+def split_cells(baseline: Cells, window: Cells) -> tuple[FloatArray, FloatArray]:
+    """Composition and response of each cell, shapes (p, cells): Kitagawa's split before it is added up.
 
     A cell that one side never saw has no mean there: it takes the other side's, so that arriving in a new cell
     counts as composition.
@@ -151,7 +185,12 @@ def split_shift(baseline: Cells, window: Cells) -> Split:
     )
     m0 = np.nan_to_num(np.where(np.isnan(baseline.mean), window.mean, baseline.mean))
     m1 = np.nan_to_num(np.where(np.isnan(window.mean), baseline.mean, window.mean))
-    composition, response = (p1 - p0) * (m0 + m1) / 2, (m1 - m0) * (p0 + p1) / 2
+    return (p1 - p0) * (m0 + m1) / 2, (m1 - m0) * (p0 + p1) / 2
+
+
+def split_shift(baseline: Cells, window: Cells) -> Split:
+    """Kitagawa's split of the change of each mean attribution."""
+    composition, response = split_cells(baseline, window)
     return Split(
         composition=composition.sum(axis=1),
         response=response.sum(axis=1),
@@ -161,8 +200,7 @@ def split_shift(baseline: Cells, window: Cells) -> Split:
 
 
 def cell_rates(frame: pd.DataFrame, layout: Layout, cell: int) -> FloatArray:
-    """Share of rows in one of the cells (see `binning`) of each feature, shape (p,); NaN without rows."""
-    block = frame[(frame["block"] == "input") & (frame["stat"] == "rows")]
-    count = block[block["cell"] == cell].groupby("name")["value"].sum().reindex(list(layout.names)).fillna(0.0)
-    rows = block.groupby("name")["value"].sum().reindex(list(layout.names))
-    return np.asarray((count / rows).to_numpy(), dtype=np.float64)
+    """Share of the rows' weight in one of the cells (see `binning`) of each feature, shape (p,); NaN without rows."""
+    weight = dense(frame, "input", layout.names, ("weight",), width(layout.features))[0]
+    total = weight.sum(axis=1)
+    return np.asarray(np.divide(weight[:, cell], total, out=np.full_like(total, np.nan), where=total > 0))

@@ -1,7 +1,8 @@
 """The cells that a baseline fixes for each feature.
 
 Every later window is counted over the same cells, so that windows can be added and compared. Beside the
-cells that the baseline saw there are four for what it did not: missing, below, above, and unseen.
+cells that the baseline saw there are five for what it did not: missing, below, above, unseen, and far: a number
+that lies further from the baseline's range than three times its width, as a wrong unit makes it and no season does.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ MISSING = -1
 BELOW = -2
 ABOVE = -3
 UNSEEN = -4
-OUTSIDE = (MISSING, BELOW, ABOVE, UNSEEN)
+FAR = -5
+FAR_WIDTHS = 3.0
+OUTSIDE = (MISSING, BELOW, ABOVE, UNSEEN, FAR)
 
 CELLS = 20
+GRAIN = 2.0**-20  # attributions that differ by less, in units of the output's scale, are one value
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +64,23 @@ def fit_bins(name: str, values: pd.Series[Any], *, cells: int = CELLS) -> Featur
     return FeatureBins(name, edges=(float(distinct[0]), *map(float, inner), float(distinct[-1])))
 
 
+def fit_attribution_bins(name: str, values: npt.NDArray[np.float64], *, cells: int = CELLS) -> FeatureBins:
+    """Equal-mass cells of a feature's attributions, (n,), in units of the output's scale.
+
+    Edges lie between multiples of `GRAIN`, and half of one beyond the outermost values: rounding, which may be
+    another one on another machine, carries no value over an edge.
+
+    >>> fit_attribution_bins("dead", np.zeros(3)).edges == (-GRAIN / 2, GRAIN / 2)
+    True
+    """
+    bins = fit_bins(name, pd.Series(np.rint(values / GRAIN) * GRAIN), cells=cells)
+    first, *inner, last = bins.edges
+    between = (np.floor(np.array(inner) / GRAIN) + 0.5) * GRAIN
+    return FeatureBins(name, edges=(first - GRAIN / 2, *map(float, np.unique(between)), last + GRAIN / 2))
+
+
 def assign(bins: FeatureBins, values: pd.Series[Any]) -> npt.NDArray[np.int64]:
-    """Each value's cell, shape (n,): an index into the cells, or one of the four negative codes.
+    """Each value's cell, shape (n,): an index into the cells, or one of the five negative codes.
 
     >>> assign(FeatureBins("x", edges=(0.0, 1.0, 2.0)), pd.Series([0.0, 1.0, 2.0, 2.1, -1.0, None]))
     array([ 0,  1,  1, -3, -2, -1])
@@ -77,4 +96,6 @@ def assign(bins: FeatureBins, values: pd.Series[Any]) -> npt.NDArray[np.int64]:
     edges = np.asarray(bins.edges)
     cell = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, max(edges.size - 2, 0)).astype(np.int64)
     cell = np.where(numbers < edges[0], BELOW, np.where(numbers > edges[-1], ABOVE, cell))
+    if (reach := FAR_WIDTHS * (edges[-1] - edges[0])) > 0:  # nothing is far from the only value that there was
+        cell = np.where((numbers < edges[0] - reach) | (numbers > edges[-1] + reach), FAR, cell)
     return np.where(values.isna().to_numpy(), MISSING, cell)

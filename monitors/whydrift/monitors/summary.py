@@ -13,15 +13,24 @@ of a unit; what is summed, and each of its factors, is held within ±2**30 units
 | rows        |       |         |          | rows, weight, weight2                                       |
 | digest      |       | kind=d  |          | rows                                                        |
 | set_aside   |       | reason  |          | rows                                                        |
+| golden      |       |         |          | rows, outputs, attributions: those that differ, by replay   |
+| golden      |       | feature |          | differs                                                     |
 | input       |       | feature | x-cell   | rows, weight                                                |
 | slice       | s     |         |          | rows, weight                                                |
-| missing     | s     | feature |          | rows: those of slice s that miss the feature                |
+| missing     | s     | feature |          | rows, weight: of slice s and without the feature            |
 | attribution |       | feature | x-cell   | weight, value, square, absolute, cross (absolute x total)   |
-| total       |       |         |          | weight, weight2, absolute, absolute2, output, output2, base |
+| phi         |       | feature | phi-cell | weight                                                      |
+| group       |       | group   |          | value, square, absolute, cross: of the members' sum         |
+| total       |       |         |          | weight, weight2, absolute2, output, output2, base           |
 | quality     |       |         |          | explained, not_additive, prediction_differs                 |
-| score       |       |         | mesh     | weight                                                      |
+| quality     |       |         |          | residual, residual2: what explanations miss of the output   |
+| quality     |       | feature |          | error2: squared standard errors of sampled attributions     |
+| score       |       |         | mesh     | weight; of a regression by cells of the prediction          |
 | outcome     |       |         | mesh     | labelled, positive                                          |
 | loss        | s     |         |          | rows, positives, weight, weight2, loss, loss2               |
+| residual    |       |         | cell     | weight, see `conformal`; and value, of all                  |
+| selection   |       | column  | group    | of all rows, see `confusion`                                |
+| confusion   |       | column  | group    | of labelled rows, see `confusion`                           |
 
 Attributions and outputs are in units of `Layout.scale`, losses are squared errors in units of `Layout.loss_scale`.
 """
@@ -41,7 +50,10 @@ import pyarrow.parquet as pq
 from scipy.special import expit
 
 from whydrift.monitors.binning import FeatureBins, assign
-from whydrift.monitors.calibration import MESH, split
+from whydrift.monitors.conformal import residual_terms
+from whydrift.monitors.confusion import Fairness, confusion_terms, selection_terms
+from whydrift.monitors.grid import SliceCell, rows_of
+from whydrift.monitors.summary_terms import BITS, CHUNK, Rows, by_slice, held, mesh_terms, ones_where, term
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -58,12 +70,20 @@ SCHEMA = pa.schema(
         ("lo", pa.int64()),
     ]
 )
-NO_CELL = -100
-BITS = 32
-LIMIT = 2.0**30
-CHUNK = 2**20  # rows whose limbs a float64 adds without rounding: 2**20 * 2**32 < 2**53
 
 ADDITIVITY_TOLERANCE = 1e-3  # of the output's scale
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Features whose attributions are added row by row, because an explanation may move credit among them.
+
+    `automatic` groups were found by the baseline, the others are configured.
+    """
+
+    name: str
+    members: tuple[str, ...]
+    automatic: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +92,12 @@ class Layout:
 
     `scale` (a power of two near the standard deviation of the output) is the unit of attributions; `link` says
     how the output relates to the logged prediction: `logit` means prediction = sigmoid(output).
-    `prediction_tolerance` is a probability, or for a regression in units of `scale`.
+    `prediction_tolerance` is a probability, or for a regression in units of `scale`. `attributions` are the cells
+    of each feature's attribution in units of `scale`, in the order of `features`; `predictions` those of a
+    regression's predictions, None for a classifier, whose scores have the calibration mesh.
+    `searched` are the coarse cells of the columns that are searched for slices, and `promoted` the slices that the
+    baseline found there, whose losses are watched; `fairness` is of a classifier only. `residual_edges` are quantiles
+    of a regression's residuals in units of `loss_scale`, see `conformal`.
     """
 
     task: Literal["binary", "regression"]
@@ -80,8 +105,15 @@ class Layout:
     scale: float
     loss_scale: float
     features: tuple[FeatureBins, ...]
+    attributions: tuple[FeatureBins, ...]
     slices: tuple[str, ...]
+    groups: tuple[Group, ...] = ()
+    predictions: FeatureBins | None = None
     prediction_tolerance: float = 1e-4
+    searched: tuple[FeatureBins, ...] = ()
+    promoted: tuple[SliceCell, ...] = ()
+    fairness: Fairness | None = None
+    residual_edges: tuple[float, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -90,7 +122,10 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """Rows with their attributions: `features` (n, p) frame, `values` (n, p), the others (n,)."""
+    """Rows with their attributions: `features` (n, p) frame, `values` (n, p), the others (n,).
+
+    `error` holds the standard errors (n, p) of values that were sampled.
+    """
 
     features: pd.DataFrame
     prediction: FloatArray
@@ -98,6 +133,7 @@ class Explained:
     values: FloatArray
     output: FloatArray
     base: float
+    error: FloatArray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,22 +193,31 @@ def merge(summaries: Iterable[WindowSummary]) -> WindowSummary:
 
 def count_set_aside(counts: Mapping[str, int]) -> WindowSummary:
     """A summary that holds only how many rows were set aside, by reason."""
-    return _collect(_term("set_aside", "rows", np.array([n]), name=reason) for reason, n in counts.items())
+    return collect(term("set_aside", "rows", np.array([n]), name=reason) for reason, n in counts.items())
 
 
 def count_digests(digests: Mapping[str, str], rows: int) -> WindowSummary:
     """A summary that holds only which model and explainer the rows were explained with."""
-    return _collect(_term("digest", "rows", np.array([rows]), name=f"{kind}={d}") for kind, d in digests.items())
+    return collect(term("digest", "rows", np.array([rows]), name=f"{kind}={d}") for kind, d in digests.items())
+
+
+def count_golden(rows: int, outputs: int, attributions: int, features: Mapping[str, int]) -> WindowSummary:
+    """A summary that holds only how many golden rows were replayed, and how many are answered differently."""
+    whole = {"rows": rows, "outputs": outputs, "attributions": attributions}
+    own = (term("golden", "differs", np.array([n]), name=name) for name, n in features.items())
+    return collect([*(term("golden", stat, np.array([n])) for stat, n in whole.items()), *own])
 
 
 def summarise(batch: Explained, layout: Layout) -> WindowSummary:
     """Reduce explained rows: inputs, attributions, scores, slices and the explanations' quality."""
-    return merge(_collect(_explained_terms(part, layout)) for part in _chunks(batch))
+    return merge(collect(_explained_terms(part, layout)) for part in chunks(batch))
 
 
 def summarise_outcomes(batch: Outcomes, layout: Layout) -> WindowSummary:
     """Reduce rows whose labels are mature: the calibration mesh and the loss per slice."""
-    return merge(_collect(_outcome_terms(part, layout)) for part in _chunks(batch))
+    if not np.isfinite(batch.label).all():
+        raise ValueError("a label is not a finite number; rows with such labels are to be set aside and counted")
+    return merge(collect(_outcome_terms(part, layout)) for part in chunks(batch))
 
 
 def slice_names(bins: FeatureBins) -> list[str]:
@@ -200,54 +245,65 @@ def _distinct_labels(edges: tuple[float, ...]) -> list[str]:
 
 
 _Batch = TypeVar("_Batch", Explained, Outcomes)
-_Rows = list[tuple[str, str, str, int, str, int, int]]
 
 
-def _explained_terms(batch: Explained, layout: Layout) -> Iterator[_Rows]:
-    w = _held(batch.weight, 1.0)
-    yield _term("rows", "rows", np.ones_like(w))
-    yield _term("rows", "weight", w)
-    yield _term("rows", "weight2", w * w)
-    z = _held(batch.values, layout.scale)
+def _explained_terms(batch: Explained, layout: Layout) -> Iterator[Rows]:
+    w = held(batch.weight, 1.0)
+    yield term("rows", "rows", np.ones_like(w))
+    yield term("rows", "weight", w)
+    yield term("rows", "weight2", w * w)
+    z = held(batch.values, layout.scale)
     total = np.zeros_like(w)
     for j in range(z.shape[1]):  # by column: a sum along rows could depend on the memory layout
         total += np.abs(z[:, j])
-    for j, bins in enumerate(layout.features):
+    for j, (bins, own) in enumerate(zip(layout.features, layout.attributions, strict=True)):
         cells = assign(bins, batch.features[bins.name])
-        yield _term("input", "rows", np.ones_like(w), name=bins.name, cells=cells)
-        yield _term("input", "weight", w, name=bins.name, cells=cells)
+        yield term("input", "rows", np.ones_like(w), name=bins.name, cells=cells)
+        yield term("input", "weight", w, name=bins.name, cells=cells)
         phi = np.ascontiguousarray(z[:, j])
-        size = np.abs(phi)
-        stats = {
-            "weight": w,
-            "value": w * phi,
-            "square": w * phi * phi,
-            "absolute": w * size,
-            "cross": w * size * total,
-        }
-        for stat, term in stats.items():
-            yield _term("attribution", stat, term, name=bins.name, cells=cells)
-    output = _held(batch.output, layout.scale)
-    base = _held(np.full_like(w, batch.base), layout.scale)
-    for stat, term in {
-        "absolute": total,
+        yield term("attribution", "weight", w, name=bins.name, cells=cells)
+        for stat, terms in _attribution_terms(w, phi, total):
+            yield term("attribution", stat, terms, name=bins.name, cells=cells)
+        yield term("phi", "weight", w, name=bins.name, cells=assign(own, pd.Series(phi)))
+    for group in layout.groups:
+        phi = np.zeros_like(w)
+        for member in group.members:
+            phi += z[:, layout.names.index(member)]
+        for stat, terms in _attribution_terms(w, phi, total):
+            yield term("group", stat, terms, name=group.name)
+    output = held(batch.output, layout.scale)
+    base = held(np.full_like(w, batch.base), layout.scale)
+    for stat, terms in {
         "absolute2": total * total,
         "output": output,
         "output2": output * output,
     }.items():
-        yield _term("total", stat, w * term)
-    yield _term("total", "weight", w)
-    yield _term("total", "weight2", w * w)
-    yield _term("total", "base", w * base)
+        yield term("total", stat, w * terms)
+    yield term("total", "weight", w)
+    yield term("total", "weight2", w * w)
+    yield term("total", "base", w * base)
     yield from _quality_terms(batch, z, output, base, layout)
     if layout.task == "binary":
-        yield from _mesh_terms("score", "weight", batch.prediction, w)
+        yield from mesh_terms("score", "weight", batch.prediction, w)
+    elif layout.predictions is not None:
+        cells = assign(layout.predictions, pd.Series(batch.prediction))
+        yield term("score", "weight", w, cells=cells)
     yield from _slice_terms(batch, layout)
+    yield from selection_terms(layout.fairness, batch.features, batch.prediction, w)
+
+
+def _attribution_terms(w: FloatArray, phi: FloatArray, total: FloatArray) -> Iterator[tuple[str, FloatArray]]:
+    """The sums from which means, shares and their variances are taken; all (n,)."""
+    size = np.abs(phi)
+    yield "value", w * phi
+    yield "square", w * phi * phi
+    yield "absolute", w * size
+    yield "cross", w * size * total
 
 
 def _quality_terms(
     batch: Explained, z: FloatArray, output: FloatArray, base: FloatArray, layout: Layout
-) -> Iterator[_Rows]:
+) -> Iterator[Rows]:
     explained = base.copy()
     for j in range(z.shape[1]):
         explained += z[:, j]
@@ -256,37 +312,43 @@ def _quality_terms(
     elif layout.task == "binary":
         difference = np.abs(batch.output - batch.prediction)
     else:
-        difference = np.abs(output - _held(batch.prediction, layout.scale))
-    yield _term("quality", "explained", np.ones_like(output))
-    yield _term("quality", "not_additive", _ones_where(np.abs(explained - output) > ADDITIVITY_TOLERANCE))
-    yield _term("quality", "prediction_differs", _ones_where(difference > layout.prediction_tolerance))
+        difference = np.abs(output - held(batch.prediction, layout.scale))
+    yield term("quality", "explained", np.ones_like(output))
+    residual = np.abs(explained - output)
+    yield term("quality", "not_additive", ones_where(residual > ADDITIVITY_TOLERANCE))
+    w = held(batch.weight, 1.0)
+    yield term("quality", "residual", w * residual)
+    yield term("quality", "residual2", w * residual * residual)
+    yield term("quality", "prediction_differs", ones_where(difference > layout.prediction_tolerance))
+    if batch.error is not None:
+        for j, name in enumerate(layout.names):
+            error = held(np.ascontiguousarray(batch.error[:, j]), layout.scale)
+            yield term("quality", "error2", w * error * error, name=name)
 
 
-def _slice_terms(batch: Explained, layout: Layout) -> Iterator[_Rows]:
-    missing = {name: _ones_where(batch.features[name].isna().to_numpy()) for name in layout.names}
+def _slice_terms(batch: Explained, layout: Layout) -> Iterator[Rows]:
+    missing = {name: ones_where(batch.features[name].isna().to_numpy()) for name in layout.names}
     for names, cells in _slice_columns(batch.features, layout):
         inside = cells >= 0  # what the baseline never saw belongs to no slice
         at = cells[inside]
         counted = {"rows": np.ones(at.size), "weight": batch.weight[inside]}
-        for stat, term in counted.items():
-            yield _by_slice(_term("slice", stat, term, cells=at), names)
+        for stat, terms in counted.items():
+            yield by_slice(term("slice", stat, terms, cells=at), names)
         for feature, flags in missing.items():
-            yield _by_slice(_term("missing", "rows", flags[inside], name=feature, cells=at), names)
+            absent, w = flags[inside], counted["weight"]
+            yield by_slice(term("missing", "rows", absent, name=feature, cells=at), names)
+            yield by_slice(term("missing", "weight", absent * w, name=feature, cells=at), names)
 
 
-def _by_slice(rows: _Rows, names: list[str]) -> _Rows:
-    """The same sums under the names of the slices instead of their cells."""
-    return [(block, names[cell], name, NO_CELL, stat, hi, lo) for block, _, name, cell, stat, hi, lo in rows]
-
-
-def _outcome_terms(batch: Outcomes, layout: Layout) -> Iterator[_Rows]:
-    w = _held(batch.weight, 1.0)
+def _outcome_terms(batch: Outcomes, layout: Layout) -> Iterator[Rows]:
+    w = held(batch.weight, 1.0)
     if layout.task == "binary":
-        yield from _mesh_terms("outcome", "labelled", batch.prediction, w)
-        yield from _mesh_terms("outcome", "positive", batch.prediction, w * batch.label)
-    error = _held(batch.label, layout.loss_scale) - _held(batch.prediction, layout.loss_scale)
+        yield from mesh_terms("outcome", "labelled", batch.prediction, w)
+        yield from mesh_terms("outcome", "positive", batch.prediction, w * batch.label)
+    error = held(batch.label, layout.loss_scale) - held(batch.prediction, layout.loss_scale)
+    yield from residual_terms(layout.residual_edges, error, w)
     loss = error * error
-    positive = _ones_where(batch.label > 0)
+    positive = ones_where(batch.label > 0)
     stats = {
         "rows": np.ones_like(w),
         "positives": positive,
@@ -295,12 +357,16 @@ def _outcome_terms(batch: Outcomes, layout: Layout) -> Iterator[_Rows]:
         "loss": w * loss,
         "loss2": w * loss * loss,
     }
-    for stat, term in stats.items():
-        yield _term("loss", stat, term)
+    for stat, terms in stats.items():
+        yield term("loss", stat, terms)
     for names, cells in _slice_columns(batch.features, layout):
         inside = cells >= 0
-        for stat, term in stats.items():
-            yield _by_slice(_term("loss", stat, term[inside], cells=cells[inside]), names)
+        for stat, terms in stats.items():
+            yield by_slice(term("loss", stat, terms[inside], cells=cells[inside]), names)
+    for name, inside in rows_of(layout.promoted, layout.searched, batch.features):
+        for stat, terms in stats.items():
+            yield term("loss", stat, terms[inside], slice_=name)
+    yield from confusion_terms(layout.fairness, batch.features, batch.prediction, w, batch.label)
 
 
 def _slice_columns(features: pd.DataFrame, layout: Layout) -> Iterator[tuple[list[str], IntArray]]:
@@ -310,55 +376,15 @@ def _slice_columns(features: pd.DataFrame, layout: Layout) -> Iterator[tuple[lis
             yield slice_names(bins), assign(bins, features[bins.name])
 
 
-def _held(values: FloatArray, unit: float) -> FloatArray:
-    """In units, within the bound: a product of two infinities' neighbours would not be a number."""
-    return np.asarray(np.clip(values, -LIMIT * unit, LIMIT * unit) / unit)
-
-
-def _ones_where(flags: npt.NDArray[np.bool_]) -> FloatArray:
-    return flags.astype(np.float64)
-
-
-def _mesh_terms(block: str, stat: str, p: FloatArray, amount: FloatArray) -> Iterator[_Rows]:
-    low, upper = split(p)
-    yield _term(block, stat, amount * (1 - upper), cells=low)
-    yield _term(block, stat, amount * upper, cells=low + 1)
-
-
-def _term(
-    block: str,
-    stat: str,
-    terms: FloatArray | IntArray,
-    *,
-    slice_: str = "",
-    name: str = "",
-    cells: IntArray | None = None,
-) -> _Rows:
-    """Exact sums of `terms` by cell."""
-    fixed = np.rint(np.clip(terms, -LIMIT, LIMIT) * 2.0**BITS).astype(np.int64)
-    keys, index = (np.array([NO_CELL]), np.zeros(fixed.size, np.int64)) if cells is None else _codes(cells)
-    hi = np.bincount(index, weights=fixed >> BITS, minlength=keys.size)
-    lo = np.bincount(index, weights=fixed & ((1 << BITS) - 1), minlength=keys.size)
-    return [(block, slice_, name, int(k), stat, int(h), int(v)) for k, h, v in zip(keys, hi, lo, strict=True)]
-
-
-def _codes(cells: IntArray) -> tuple[IntArray, IntArray]:
-    """Cells are small integers from NO_CELL up: shift instead of sorting."""
-    shifted = cells - NO_CELL
-    present = np.flatnonzero(np.bincount(shifted, minlength=MESH - NO_CELL))
-    lookup = np.zeros(present[-1] + 1 if present.size else 1, dtype=np.int64)
-    lookup[present] = np.arange(present.size)
-    return present + NO_CELL, lookup[shifted]
-
-
-def _collect(terms: Iterable[_Rows]) -> WindowSummary:
-    rows = [row for term in terms for row in term]
+def collect(terms: Iterable[Rows]) -> WindowSummary:
+    """Exact sums, see `summary_terms.term`, as a summary."""
+    rows = [row for part in terms for row in part]
     columns: list[Any] = [list(c) for c in zip(*rows, strict=True)] or [[] for _ in SCHEMA]
     return merge([WindowSummary(pa.table(columns, schema=SCHEMA))])
 
 
-def _chunks(batch: _Batch) -> Iterator[_Batch]:
-    """Parts small enough that `_term` adds without rounding; rows of one frame stay together."""
+def chunks(batch: _Batch) -> Iterator[_Batch]:
+    """Parts small enough that `term` adds without rounding; rows of one frame stay together."""
     for start in range(0, len(batch.features), CHUNK):
         part = slice(start, start + CHUNK)
         cut: dict[str, Any] = {

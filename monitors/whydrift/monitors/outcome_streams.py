@@ -1,0 +1,148 @@
+"""What labels say of a model once they are mature: losses by slice, and calibration.
+
+| stream                | of         | value                              | sides | question   |
+|-----------------------|------------|------------------------------------|-------|------------|
+| calibration_intercept | the model  | calibration in the large, log-odds | two   | validation |
+| calibration_slope     | the model  | Cox's slope, 1 if calibrated       | two   | validation |
+| smece                 | the model  | smooth calibration error           | up    | validation |
+| loss                  | each slice | mean squared error                 | up    | diagnosis  |
+
+They speak of an earlier cohort whose labels are mature by now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from whydrift.monitors.calibration import MESH, ScoreMesh, brier, cox, smece
+from whydrift.monitors.evidence import Stream
+from whydrift.monitors.stream_input import StreamInput, Values
+from whydrift.monitors.summary import Layout, slice_names
+
+OUTCOME_STREAMS = frozenset(
+    {"calibration_intercept", "calibration_slope", "smece", "bias", "coverage", "loss"}
+    | {"gap_tpr", "gap_fpr", "gap_calibration"}
+)
+MIN_LABELLED = 30  # in a slice, and in the model's cohort, for its mean to be near normal
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A slice's mature labels in a window: mean loss and its sampling variance.
+
+    `effective` is the number of equally weighted rows that tell as much (Kish 1965).
+    """
+
+    rows: int
+    effective: float
+    positives: int
+    mean: float
+    variance: float
+
+
+def list_outcomes(layout: Layout) -> tuple[Stream, ...]:
+    """Calibration of a classifier, then the loss of all rows, of each configured slice, and of each that was found."""
+    calibration = [Stream("calibration_intercept"), Stream("calibration_slope"), Stream("smece", one_sided=True)]
+    slices = [Stream("loss", slice=name or None, one_sided=True) for name in ["", *all_slices(layout)]]
+    found = [Stream("loss", slice=cell.name, one_sided=True, automatic=True) for cell in layout.promoted]
+    return (*(calibration if layout.task == "binary" else ()), *slices, *found)
+
+
+def observe_outcomes(window: StreamInput, layout: Layout) -> Values:
+    """The mature cohort's values, in the order of `list_outcomes`."""
+    late = _observe(window.outcomes, layout)
+    return np.array([value for value, _ in late]), np.array([variance for _, variance in late])
+
+
+def all_slices(layout: Layout) -> list[str]:
+    """The names of the configured slices."""
+    return [name for bins in layout.features if bins.name in layout.slices for name in slice_names(bins)]
+
+
+def _observe(outcomes: pd.DataFrame | None, layout: Layout) -> list[tuple[float, float]]:
+    unseen = (np.nan, np.nan)
+    found = losses(outcomes) if outcomes is not None else {}
+    late = []
+    if layout.task == "binary":
+        everything = found.get("")
+        mesh = score_mesh(outcomes) if outcomes is not None and everything else None
+        fit = cox(mesh) if mesh is not None and everything and everything.effective >= MIN_LABELLED else None
+        if mesh is None or fit is None:
+            late += [unseen, unseen, unseen]
+        else:
+            late += [
+                (fit.intercept_at_slope_one, fit.intercept_at_slope_one_variance),
+                (fit.slope, fit.slope_variance),
+                (smece(mesh), mesh.squared_error / max(mesh.labelled.sum(), 1.0) / mesh.rows),
+            ]
+    for name in ["", *all_slices(layout), *(cell.name for cell in layout.promoted)]:
+        loss = found.get(name)
+        late.append((loss.mean, loss.variance) if loss is not None and loss.effective >= MIN_LABELLED else unseen)
+    return late
+
+
+def losses(outcomes: pd.DataFrame) -> dict[str, Loss]:
+    """Mean loss by slice, the empty name for all rows together."""
+    block = outcomes[outcomes["block"] == "loss"]
+    table = block.pivot_table(index="slice", columns="stat", values="value", aggfunc="sum", fill_value=0.0)
+    table = table.reindex(columns=["rows", "positives", "weight", "weight2", "loss", "loss2"], fill_value=0.0)
+    found = {}
+    for name, row in table[table["weight"] > 0].iterrows():
+        mean = row["loss"] / row["weight"]
+        spread = max(row["loss2"] / row["weight"] - mean**2, 0.0)
+        found[str(name)] = Loss(
+            rows=round(row["rows"]),
+            effective=float(row["weight"] ** 2 / row["weight2"]) if row["weight2"] > 0 else 0.0,
+            positives=round(row["positives"]),
+            mean=float(mean),
+            variance=float(spread * row["weight2"] / row["weight"] ** 2),
+        )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class UsualCalibration:
+    """Means over the baseline's windows; None where no window could be judged."""
+
+    intercept: float | None
+    slope: float | None
+    smece: float | None
+    brier: float | None
+
+
+def usual_calibration(outcomes: Sequence[pd.DataFrame]) -> UsualCalibration:
+    """What calibration comes to in windows where nothing moved."""
+    meshes = [mesh for frame in outcomes if (mesh := score_mesh(frame)) is not None]
+    fits = [fit for mesh in meshes if (fit := cox(mesh)) is not None]
+
+    def mean(values: list[float]) -> float | None:
+        return float(np.mean(values)) if values else None
+
+    return UsualCalibration(
+        intercept=mean([fit.intercept_at_slope_one for fit in fits]),
+        slope=mean([fit.slope for fit in fits]),
+        smece=mean([smece(mesh) for mesh in meshes]),
+        brier=mean([brier(mesh) for mesh in meshes]),
+    )
+
+
+def score_mesh(outcomes: pd.DataFrame) -> ScoreMesh | None:
+    """The calibration mesh of a cohort; None without labels."""
+    block = outcomes[outcomes["block"] == "outcome"]
+    mesh = {stat: np.zeros(MESH) for stat in ("labelled", "positive")}
+    for stat, values in mesh.items():
+        rows = block[block["stat"] == stat]
+        values[rows["cell"].to_numpy()] = rows["value"].to_numpy()
+    whole = outcomes[(outcomes["block"] == "loss") & (outcomes["slice"] == "")].set_index("stat")["value"]
+    if not mesh["labelled"].any() or whole.get("weight2", 0.0) <= 0:
+        return None
+    return ScoreMesh(
+        labelled=mesh["labelled"],
+        positive=mesh["positive"],
+        squared_error=float(whole.get("loss", 0.0)),
+        rows=float(whole["weight"] ** 2 / whole["weight2"]),
+    )
