@@ -1,21 +1,18 @@
 """The e-detector for one stream, in scalars."""
 
-from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import numpy as np
 from scipy import stats
 
+from simulated import DAY, START
 from whydrift.monitors.evidence import LAMBDA, calendar
 
-DAY = timedelta(days=1)
-START = datetime(2026, 1, 1, tzinfo=UTC)
 
-
-def oracle(values, variances, baseline, page):
+def oracle(values, variances, baseline, page, holidays=frozenset()):
     """One stream by the book: least squares on all windows before, one at a time, and M in linear space."""
-    design = np.array([calendar(START + i * DAY, DAY) for i in range(len(values))])
-    ridge = np.diag([1e-8] + [0.25] * 7)
+    design = np.array([calendar(START + i * DAY, DAY, holidays) for i in range(len(values))])
+    ridge = np.diag([1e-8] + [0.25] * (design.shape[1] - 1))
     x, s2 = values[:baseline] - values[:baseline].mean(), variances[:baseline].mean()
     gram = design[:baseline].T @ design[:baseline]
     error = x - design[:baseline] @ np.linalg.solve(gram + ridge, design[:baseline].T @ x)

@@ -7,7 +7,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whydrift.monitors.evidence import Evidence, Observation, Stream, Thresholds, fit, step
+from whydrift.monitors.evidence import Evidence, Observation, Stream, Thresholds, fit, smallest_detectable, step
+from whydrift.monitors.frozen import drifted, remember
+from whydrift.monitors.stream import muted_in
+from whydrift.monitors.verdict import Mute
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 ABSURD = st.sampled_from([0.0, -0.0, 1e-300, 1.0, -1e6, 1e150, -1e300, 1e300, np.inf, -np.inf, np.nan])
@@ -15,55 +18,91 @@ ABSURD = st.sampled_from([0.0, -0.0, 1e-300, 1.0, -1e6, 1e150, -1e300, 1e300, np
 
 @st.composite
 def windows(draw):
-    """Normal windows of up to five streams, with absurd values and variances strewn in, and holes in time."""
-    count, length = draw(st.integers(1, 5)), draw(st.integers(30, 60))
+    """Up to sixty windows of up to five streams, with absurd values and variances strewn in, and holes in time."""
+    count, length = draw(st.integers(0, 5)), draw(st.integers(1, 60))
     width = draw(st.sampled_from([timedelta(hours=1), timedelta(days=1), timedelta(days=7)]))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     values = rng.standard_normal((length, count)) * draw(st.sampled_from([0.0, 1e-12, 1.0, 1e9]))
     variances = np.full((length, count), draw(st.sampled_from([0.0, 1e-30, 0.5, 1e300])))
     for table in (values, variances):
-        spots = st.tuples(st.integers(0, length - 1), st.integers(0, count - 1), ABSURD)
-        for row, column, value in draw(st.lists(spots, max_size=12)):
+        spots = st.tuples(st.integers(0, length - 1), st.integers(0, max(count - 1, 0)), ABSURD)
+        for row, column, value in draw(st.lists(spots, max_size=12)) if count else []:
             table[row, column] = value
-    if draw(st.booleans()):
+    if count and draw(st.booleans()):
         values[:, 0] = draw(ABSURD)
     gaps = np.cumsum(rng.choice([1, 1, 1, 1, 3], size=length))
     return [Observation(START + int(gaps[i]) * width, values[i], variances[i]) for i in range(length)], width
 
 
+@st.composite
+def streams(draw, count):
+    """Of both tiers and sides, asked for or not, with tolerances from none to absurd."""
+    return [
+        Stream(
+            draw(st.sampled_from(["one", "two"])),
+            one_sided=draw(st.booleans()),
+            tolerance=draw(st.sampled_from([0.0, 0.1, 1e-300, 1e300])),
+            weight=draw(st.sampled_from([1.0, 1e-6, 50.0])),
+            tier=draw(st.sampled_from(["page", "page", "ticket"])),
+            automatic=draw(st.booleans()),
+        )
+        for _ in range(count)
+    ]
+
+
 def sound(result: Evidence, count: int) -> None:
     assert np.isfinite(result.model)
-    for name in ("q", "weighted", "expected", "effect"):
+    for name in ("q", "weighted", "concern", "expected", "effect"):
         array = getattr(result, name)
         assert array.shape == (count,)
         assert np.all(np.isfinite(array)), name
     assert np.all(result.weighted >= 0)
     assert np.all(result.half_width > 0)
     assert len(result.onset) == count
-    assert result.confirmed <= set(range(count))
+    assert result.confirmed | {*result.named, *result.suspected} <= set(range(count))
     assert not (result.firing and result.armed)
+    assert bool(result.suspected) == result.ticket
 
 
 @settings(max_examples=60, deadline=None)
-@given(windows(), st.integers(0, 40), st.booleans())
-def test_absurd_windows_never_make_nan(case, baseline, one_sided):
+@given(windows(), st.integers(0, 40), st.data())
+def test_absurd_windows_never_make_nan(case, baseline, data):
     observations, width = case
     count = observations[0].values.size
-    streams = [Stream(f"kind{i % 2}", one_sided=one_sided, tolerance=0.1 * i) for i in range(count)]
-    baseline = min(baseline, len(observations))
-    detector = fit(streams, observations[:baseline], width, Thresholds(page=90, ticket=7))
+    watched, baseline = data.draw(streams(count)), min(baseline, len(observations))
+    days = data.draw(st.sets(st.integers(0, 80), max_size=5))
+    since, until = sorted(data.draw(st.tuples(st.integers(0, 80), st.integers(0, 80))))
+    mute = Mute(since=START + since * width, until=START + until * width, reason="", kind="two")
+    detector = fit(
+        watched,
+        observations[:baseline],
+        width,
+        Thresholds(page=90, ticket=7),
+        holidays={(START + timedelta(days=day)).date() for day in days},
+        mutes=[mute],
+    )
     assert np.all(np.isfinite(detector.psi))
-    state, pages = detector.start, 0
+    paging = np.array([stream.tier == "page" for stream in watched], dtype=bool)
+    state, pages, recent = detector.start, 0, ()
     for observation in observations[baseline:]:
         state, result = step(detector, state, observation)
         sound(result, count)
         pages += result.page
         assert result.pages == pages
         assert result.page <= (result.model >= 90)
-        assert result.ticket <= (result.model >= 7)
+        assert result.ticket <= (result.concern.sum() >= 7)
+        assert np.all(result.weighted[~paging] == 0)
+        silent = muted_in(observation.start, [mute], watched)
+        assert np.all(result.weighted[silent] == 0)
+        assert np.all(result.concern[silent] == 0)
         if baseline < 28:
             assert not result.page
             assert not result.ticket
+        recent = remember(recent, observation)
+        for drift in drifted(detector, recent, silent):
+            assert not silent[drift.stream]
+            assert np.all(np.isfinite([drift.mean, drift.expected, *drift.interval, drift.tolerance, drift.effect]))
+    assert all(shift > 0 for shift in smallest_detectable(detector, state, [2, 30]))
 
 
 @settings(max_examples=20, deadline=None)

@@ -14,12 +14,25 @@ empirical moment generating function; there it holds by simulation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 import numpy as np
 
+from whydrift.monitors.calendar_terms import calendar, from_microseconds
+from whydrift.monitors.mixture import (
+    CLIP,
+    LAMBDA,
+    SIGNS,
+    confirmed,
+    leading,
+    log_mgf,
+    mixture,
+    page_weights,
+    ticket_weights,
+)
 from whydrift.monitors.residuals import (
     BoolArray,
     FloatArray,
@@ -27,16 +40,17 @@ from whydrift.monitors.residuals import (
     IntArray,
     Residuals,
     Scale,
+    Window,
     advance,
     autocorrelation,
-    calendar,
     fit_scale,
-    from_microseconds,
-    microseconds,
     no_history,
 )
+from whydrift.monitors.stream import Observation, Stream, muted_in
+from whydrift.monitors.verdict import Mute
 
 __all__ = [
+    "LAMBDA",
     "MIN_BASELINE_WINDOWS",
     "Detector",
     "Evidence",
@@ -52,39 +66,9 @@ __all__ = [
 
 MIN_BASELINE_WINDOWS = 28  # fewer replicates carry no budget
 
-LAMBDA = np.array([0.5, 1.0, 2.0, 3.0])
-CLIP = 4.0  # one odd window can hardly page alone; total breakage is for the deterministic checks
-_SIGNS = np.array([1.0, -1.0])
 _QUIET = (3, 2.0)  # a page closes when the last 3 |q| of its cause are below 2
-_NAMED_SHARE = 0.9
-_LOG_LIMIT = 690.0  # exp of it is finite
-
-
-@dataclass(frozen=True, slots=True)
-class Stream:
-    """One number watched per window. `tolerance` is the harmless shift, in units of the value.
-
-    Streams of one `kind` share their units, and borrow strength for their variances from each other.
-    A `one_sided` stream can only be too large. Weights are relative.
-    """
-
-    kind: str
-    feature: str | None = None
-    slice: str | None = None
-    one_sided: bool = False
-    tolerance: float = 0.0
-    weight: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """One window: its start (aware), values (m,), NaN where a stream was not observed, and their sampling
-    variances (m,). An infinite value, such as the log of an empty share, counts as an extreme one.
-    """
-
-    start: datetime
-    values: FloatArray
-    variances: FloatArray
+_MOST_TOLERATED = 1e100  # as large as a value may be
+_MOST = 1e280  # evidence beyond it is not told apart; a window multiplies it by 1e4 at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +84,8 @@ class State:
     """All that the windows so far left behind. Immutable; arrays (m, 2 signs, K) unless said otherwise."""
 
     history: History
-    log_evidence: FloatArray  # log M, set to 0 evidence by a page
-    log_concern: FloatArray  # the same, but set to 0 by a ticket also
+    evidence: FloatArray  # M, set to 0 by a page
+    concern: FloatArray  # the same, but set to 0 by a ticket also
     log_cusum: FloatArray
     run_start: IntArray  # microseconds since 1970
     recent: FloatArray  # (m, 3) last |q| since the page
@@ -113,17 +97,24 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Detector:
-    """What a baseline fixes. `psi` (K,) bounds the log moment generating function of q, `mix` (m, 2, K) sums to 1."""
+    """What a baseline fixes. `psi` (K,) bounds the log moment generating function of q, `mix` (m, 2, K) sums to 1.
+
+    `weights` (m,) are those in the evidence that pages, of the page tier only, `concerns` those in the evidence that
+    tickets; each sums to 1 or is all zero.
+    """
 
     streams: tuple[Stream, ...]
     width: timedelta
     thresholds: Thresholds
     learning: bool
     weights: FloatArray
+    concerns: FloatArray
     scale: Scale
     psi: FloatArray
     mix: FloatArray
     start: State
+    holidays: AbstractSet[date] = frozenset()
+    mutes: tuple[Mute, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +126,10 @@ class Evidence:
     `firing`: a page is open, this one included. `armed`: the next window can page. `weighted` are the
     parts w_j M_j of M, `effect` is in window standard deviations, `expected` and `half_width` (95 %, inf
     before a stream has a history) in units of the value. `observed`: the window carries the stream; where
-    not, q = effect = 0. `onset`: start of the leading CUSUM run, None without one. `named`: the streams
-    that make up 90 % of M, strongest first, kept from the page while it is open. `confirmed`: the e-BH set
-    at the page threshold (Dandapanthula & Ramdas, arXiv 2501.04130).
+    not, q = effect = 0. `named`: the streams that make up 90 % of M, strongest first, kept from the page while it is
+    open. `confirmed`: the e-BH set at the page threshold (Dandapanthula & Ramdas, arXiv 2501.04130). `concern` and
+    `suspected` are to the ticket what `weighted` and `named` are to the page; nothing is suspected without a ticket.
+    `onset`: start of the leading CUSUM run of the streams that an open page names or a ticket suspects, else None.
     """
 
     model: float
@@ -157,10 +149,18 @@ class Evidence:
     onset: tuple[datetime | None, ...]
     named: tuple[int, ...]
     confirmed: frozenset[int]
+    concern: FloatArray
+    suspected: tuple[int, ...]
 
 
 def fit(
-    streams: Sequence[Stream], baseline: Sequence[Observation], width: timedelta, thresholds: Thresholds
+    streams: Sequence[Stream],
+    baseline: Sequence[Observation],
+    width: timedelta,
+    thresholds: Thresholds,
+    *,
+    holidays: AbstractSet[date] = frozenset(),
+    mutes: Sequence[Mute] = (),
 ) -> Detector:
     """Fit the constants on the baseline's windows, in order, and warm the state up on them without alarms.
 
@@ -176,30 +176,45 @@ def fit(
         raise ValueError(f"stream weights must be finite, not negative and not all zero, got {weights.tolist()}")
     if not (thresholds.page > 0 and thresholds.ticket > 0):
         raise ValueError(f"thresholds are windows per false alarm and must be positive, got {thresholds}")
-    kinds = {kind: code for code, kind in enumerate(dict.fromkeys(stream.kind for stream in streams))}
-    group = np.array([kinds[stream.kind] for stream in streams], dtype=np.int64)
-    regressors = calendar(from_microseconds(0), width).size
-    design = np.array([calendar(window.start, width) for window in baseline]).reshape(len(baseline), regressors)
-    shape = (len(baseline), len(streams))
-    values = np.array([window.values for window in baseline], dtype=np.float64).reshape(shape)
-    variances = np.array([window.variances for window in baseline], dtype=np.float64).reshape(shape)
-    scale = fit_scale(values, variances, design, group)
-
-    history, heard = no_history(len(streams), regressors), [np.empty(0)]
-    for window in baseline:
-        history, residuals = advance(scale, history, window.start, width, window.values, window.variances)
-        heard.append(residuals.q[residuals.heard])
+    scale, history, judged = learn(streams, baseline, width, holidays)
     return Detector(
         streams=tuple(streams),
         width=width,
         thresholds=thresholds,
         learning=len(baseline) < MIN_BASELINE_WINDOWS,
-        weights=weights / weights.sum() if len(streams) else weights,
+        weights=page_weights(streams),
+        concerns=ticket_weights(streams),
         scale=scale,
-        psi=_log_mgf(np.concatenate(heard)),
-        mix=_mixture(streams),
+        psi=log_mgf(np.concatenate([np.empty(0), *(window.q[window.heard] for window in judged)])),
+        mix=mixture(streams),
         start=_silent(history),
+        holidays=holidays,
+        mutes=tuple(mutes),
     )
+
+
+def learn(
+    streams: Sequence[Stream], baseline: Sequence[Observation], width: timedelta, holidays: AbstractSet[date]
+) -> tuple[Scale, History, list[Residuals]]:
+    """The streams' scale on the baseline's windows, and these judged and learned from one after the other."""
+    regressors = calendar(from_microseconds(0), width, holidays).size
+    design = np.array([calendar(window.start, width, holidays) for window in baseline]).reshape(-1, regressors)
+    shape = (len(baseline), len(streams))
+    values = np.array([window.values for window in baseline], dtype=np.float64).reshape(shape)
+    variances = np.array([window.variances for window in baseline], dtype=np.float64).reshape(shape)
+    scale = fit_scale(values, variances, design, group_by_kind(streams))
+    history, judged = no_history((len(streams),), regressors), []
+    for window in baseline:
+        when = Window.at(window.start, width, holidays)
+        history, residuals = advance(scale, history, when, window.values, window.variances)
+        judged.append(residuals)
+    return scale, history, judged
+
+
+def group_by_kind(streams: Sequence[Stream]) -> IntArray:
+    """The number of each stream's kind, (m,)."""
+    kinds = {kind: code for code, kind in enumerate(dict.fromkeys(stream.kind for stream in streams))}
+    return np.array([kinds[stream.kind] for stream in streams], dtype=np.int64)
 
 
 def step(detector: Detector, state: State, observation: Observation) -> tuple[State, Evidence]:
@@ -208,31 +223,35 @@ def step(detector: Detector, state: State, observation: Observation) -> tuple[St
     While a page is open the streams that it names learn nothing, so that it closes when they are back where they
     were, and not when the change has become familiar.
     """
-    held = np.zeros(len(detector.streams), dtype=bool)
-    held[list(state.named) if state.firing else []] = True
-    history, residuals = advance(
-        detector.scale,
-        state.history,
-        observation.start,
-        detector.width,
-        observation.values,
-        observation.variances,
-        held,
-    )
+    named = list(state.named) if state.firing else []
+    muted = muted_in(observation.start, detector.mutes, detector.streams)
+    held = muted.copy()
+    held[named] = True
+    when = Window.at(observation.start, detector.width, detector.holidays)
+    history, residuals = advance(detector.scale, state.history, when, observation.values, observation.variances, held)
     state = replace(
-        _accumulate(detector, state, residuals, microseconds(observation.start)),
+        _hushed(_accumulate(detector, state, residuals, when.time), muted),
         history=history,
         windows=state.windows + bool(residuals.observed.any()),
     )
-    if state.firing and np.all(state.recent[list(state.named)] < _QUIET[1]):
+    if state.firing and np.all((state.recent[named] < _QUIET[1]) | muted[named, None]):
         state = replace(_silent(history), windows=state.windows, pages=state.pages)
+    evidence = _judge(detector, state, residuals)
+    if evidence.ticket:
+        state = replace(state, concern=np.zeros_like(state.concern))
+    return (_opened(state, evidence.named) if evidence.page else state), evidence
 
-    weighted = _weighted(detector, state.log_evidence)
+
+def _judge(detector: Detector, state: State, residuals: Residuals) -> Evidence:
+    """What the accumulated evidence says in this window."""
+    weighted = _weighted(detector, detector.weights, state.evidence)
+    concern = _weighted(detector, detector.concerns, state.concern)
     model = float(weighted.sum())
     armed = not (detector.learning or state.firing)
     page = armed and model >= detector.thresholds.page
-    ticket = armed and float(_weighted(detector, state.log_concern).sum()) >= detector.thresholds.ticket
-    evidence = Evidence(
+    ticket = armed and float(concern.sum()) >= detector.thresholds.ticket
+    named, suspected = state.named if state.firing else leading(weighted), leading(concern) if ticket else ()
+    return Evidence(
         model=model,
         page=page,
         ticket=ticket,
@@ -247,60 +266,74 @@ def step(detector: Detector, state: State, observation: Observation) -> tuple[St
         effect=residuals.effect,
         half_width=residuals.half_width,
         observed=residuals.observed,
-        onset=tuple(_onset(detector, state)),
-        named=state.named if state.firing else _leading(weighted),
-        confirmed=_confirmed(weighted, detector.thresholds.page),
+        onset=_onsets(detector, state, {*(named if state.firing or page else ()), *suspected}),
+        named=named,
+        confirmed=confirmed(weighted, detector.thresholds.page),
+        concern=concern,
+        suspected=suspected,
     )
-    if ticket:
-        state = replace(state, log_concern=np.full_like(state.log_concern, -np.inf))
-    return (_opened(state, evidence.named) if page else state), evidence
 
 
 def smallest_detectable(detector: Detector, state: State, windows: Sequence[int]) -> tuple[float, ...]:
     """The lasting shift of one stream, in window standard deviations, that is found within about L windows.
 
-    tolerance + sqrt(2 log(2 m K A) / L), and the second term times sqrt((1 + phi) / (1 - phi)), because
-    evidence grows by about shift**2 / 2 a window and autocorrelated windows say less. The tolerance is the
-    streams' weighted mean.
+    tolerance + sqrt(2 log(2 K A / w) / L), and the second term times sqrt((1 + phi) / (1 - phi)), because
+    evidence grows by about shift**2 / 2 a window and autocorrelated windows say less. `w` is the median weight of the
+    streams that page and were not found automatically, the tolerance is the weighted mean of all that page.
     """
-    if not detector.streams:
+    asked = np.array([not stream.automatic for stream in detector.streams], dtype=np.bool_) & (detector.weights > 0)
+    if not asked.any():
         return tuple(float("inf") for _ in windows)
-    phi = autocorrelation(state.history)
-    needed = np.log(2 * len(detector.streams) * LAMBDA.size * max(detector.thresholds.page, 1.0))
-    tolerance = float(detector.weights @ (_tolerance(detector) / detector.scale.unit))
+    phi = float(autocorrelation(state.history))
+    typical = float(np.median(detector.weights[asked]))
+    needed = np.log(2 * LAMBDA.size * max(detector.thresholds.page, 1.0) / typical)
+    tolerance = float(detector.weights @ harmless_shifts(detector) / detector.weights.sum())
     return tuple(float(tolerance + np.sqrt(2 * needed / count * (1 + phi) / (1 - phi))) for count in windows)
 
 
 def _accumulate(detector: Detector, state: State, residuals: Residuals, now: int) -> State:
     """Multiply every detector by this window's factor; streams that were not heard keep theirs."""
     heard = residuals.heard[:, None, None]
-    harmless = (_tolerance(detector) / (detector.scale.unit * residuals.noise))[:, None, None]
-    score = _SIGNS[None, :, None] * np.clip(residuals.q, -CLIP, CLIP)[:, None, None]
+    harmless = (harmless_shifts(detector) / residuals.noise)[:, None, None]
+    score = SIGNS[None, :, None] * np.clip(residuals.q, -CLIP, CLIP)[:, None, None]
     factor = LAMBDA * (score - harmless) - detector.psi
-    fresh = state.log_cusum <= 0
+    growth, fresh = np.exp(factor), state.log_cusum <= 0
+    last = np.concatenate([state.recent[:, 1:], np.abs(residuals.q)[:, None]], axis=1)
     return replace(
         state,
-        log_evidence=np.where(heard, np.logaddexp(state.log_evidence, 0.0) + factor, state.log_evidence),
-        log_concern=np.where(heard, np.logaddexp(state.log_concern, 0.0) + factor, state.log_concern),
+        evidence=np.where(heard, np.minimum((state.evidence + 1) * growth, _MOST), state.evidence),
+        concern=np.where(heard, np.minimum((state.concern + 1) * growth, _MOST), state.concern),
         log_cusum=np.where(heard, np.maximum(state.log_cusum, 0.0) + factor, state.log_cusum),
         run_start=np.where(heard & fresh, now, state.run_start),
-        recent=np.where(heard[:, :, 0], np.column_stack([state.recent[:, 1:], np.abs(residuals.q)]), state.recent),
+        recent=np.where(heard[:, :, 0], last, state.recent),
     )
 
 
-def _weighted(detector: Detector, log_evidence: FloatArray) -> FloatArray:
+def _weighted(detector: Detector, weights: FloatArray, evidence: FloatArray) -> FloatArray:
     """The streams' parts w_j M_j of the model's evidence, (m,)."""
-    linear = np.exp(np.minimum(log_evidence, _LOG_LIMIT))
-    return np.asarray(detector.weights * (detector.mix * linear).sum(axis=(1, 2)))
+    return np.asarray(weights * (detector.mix * evidence).sum(axis=(1, 2)))
+
+
+def _hushed(state: State, muted: BoolArray) -> State:
+    """Without what the muted streams had gathered: when their mute ends they begin anew."""
+    if not muted.any():
+        return state
+    mute = muted[:, None, None]
+    return replace(
+        state,
+        evidence=np.where(mute, 0.0, state.evidence),
+        concern=np.where(mute, 0.0, state.concern),
+        log_cusum=np.where(mute, 0.0, state.log_cusum),
+    )
 
 
 def _silent(history: History) -> State:
     """No evidence yet, no page open."""
-    shape = (history.df.size, _SIGNS.size, LAMBDA.size)
+    shape = (history.df.size, SIGNS.size, LAMBDA.size)
     return State(
         history=history,
-        log_evidence=np.full(shape, -np.inf),
-        log_concern=np.full(shape, -np.inf),
+        evidence=np.zeros(shape),
+        concern=np.zeros(shape),
         log_cusum=np.zeros(shape),
         run_start=np.zeros(shape, dtype=np.int64),
         recent=np.full((shape[0], _QUIET[0]), np.inf),
@@ -311,8 +344,8 @@ def _opened(state: State, named: tuple[int, ...]) -> State:
     """After a page: M starts again from 0, and its cause must be quiet for three windows from here on."""
     return replace(
         state,
-        log_evidence=np.full_like(state.log_evidence, -np.inf),
-        log_concern=np.full_like(state.log_concern, -np.inf),
+        evidence=np.zeros_like(state.evidence),
+        concern=np.zeros_like(state.concern),
         recent=np.full_like(state.recent, np.inf),
         named=named,
         firing=True,
@@ -320,54 +353,18 @@ def _opened(state: State, named: tuple[int, ...]) -> State:
     )
 
 
-def _onset(detector: Detector, state: State) -> Iterator[datetime | None]:
-    """Each stream's leading CUSUM run, or None while no run is above water."""
-    run = np.where(detector.mix > 0, state.log_cusum, -np.inf).reshape(len(detector.streams), detector.psi.size * 2)
-    leader = run.argmax(axis=1)[:, None]
-    starts = np.take_along_axis(state.run_start.reshape(run.shape), leader, axis=1)[:, 0]
-    for height, start in zip(np.take_along_axis(run, leader, axis=1)[:, 0], starts, strict=True):
-        yield from_microseconds(int(start)) if height > 0 else None
+def _onsets(detector: Detector, state: State, wanted: AbstractSet[int]) -> tuple[datetime | None, ...]:
+    """Where the leading CUSUM run of the wanted streams began; None of the others, and while no run is above water."""
+    found: list[datetime | None] = [None] * len(detector.streams)
+    for index in wanted:
+        run = np.where(detector.mix[index] > 0, state.log_cusum[index], -np.inf)
+        leader = np.unravel_index(run.argmax(), run.shape)
+        if run[leader] > 0:
+            found[index] = from_microseconds(int(state.run_start[index][leader]))
+    return tuple(found)
 
 
-def _leading(weighted: FloatArray) -> tuple[int, ...]:
-    """The fewest streams that make up 90 % of the evidence, strongest first.
-
-    >>> _leading(np.array([1.0, 0.0, 12.0, 3.0]))
-    (2, 3)
-    """
-    order = np.argsort(-weighted, kind="stable")
-    before = np.cumsum(weighted[order]) - weighted[order]
-    enough = (before < _NAMED_SHARE * weighted.sum()) & (weighted[order] > 0)
-    return tuple(int(index) for index in order[enough])
-
-
-def _confirmed(weighted: FloatArray, threshold: float) -> frozenset[int]:
-    """The largest k streams whose weakest part of M is at least threshold / k (weighted e-BH).
-
-    >>> sorted(_confirmed(np.array([50.0, 1.0, 46.0]), threshold=90.0))
-    [0, 2]
-    """
-    order = np.argsort(-weighted, kind="stable")
-    rank = np.arange(1, order.size + 1)
-    passed = np.flatnonzero(rank * weighted[order] >= threshold)
-    return frozenset(int(index) for index in order[: passed[-1] + 1]) if passed.size else frozenset()
-
-
-def _log_mgf(q: FloatArray) -> FloatArray:
-    """psi_k, (K,): log E exp(lambda_k q) of the clipped baseline q of either sign, at least the Gaussian's."""
-    gaussian = LAMBDA**2 / 2
-    if not q.size:
-        return gaussian
-    clipped = np.clip(q, -CLIP, CLIP)
-    both = np.concatenate([clipped, -clipped])
-    return np.asarray(np.maximum(gaussian, np.log(np.exp(np.multiply.outer(both, LAMBDA)).mean(axis=0))))
-
-
-def _mixture(streams: Sequence[Stream]) -> FloatArray:
-    """Equal weights (m, 2, K) over signs and lambdas; a one-sided stream has no negative sign."""
-    sides = np.array([[1.0, 0.0] if stream.one_sided else [0.5, 0.5] for stream in streams]).reshape(-1, 2)
-    return np.repeat(sides[:, :, None], LAMBDA.size, axis=2) / LAMBDA.size
-
-
-def _tolerance(detector: Detector) -> FloatArray:
-    return np.array([stream.tolerance for stream in detector.streams], dtype=np.float64)
+def harmless_shifts(detector: Detector) -> FloatArray:
+    """The streams' tolerances in `Scale.unit`, (m,)."""
+    tolerances = np.array([stream.tolerance for stream in detector.streams], dtype=np.float64)
+    return np.minimum(tolerances, _MOST_TOLERATED) / detector.scale.unit
