@@ -86,12 +86,8 @@ def missing_in_a(d):
 def test_a_feed_that_went_missing_in_one_slice_pages_at_once(world, run):
     lost = world.change(inputs=missing_in_a)
     verdicts = run(12, {3: lost, 4: lost, 5: lost, 8: lost})
-    assert [i for i, v in enumerate(verdicts) if v.status is PAGE and v.cause.kind is CauseKind.DATA_BROKEN] == [
-        3,
-        4,
-        5,
-        8,
-    ]
+    assert [i for i, v in enumerate(verdicts) if any(f.stream == "missing_rate" for f in v.findings)] == [3, 4, 5, 8]
+    assert {v.cause.kind for v in verdicts if v.status is PAGE} == {CauseKind.DATA_BROKEN}
     cause = verdicts[3].cause
     assert (cause.features, cause.group, cause.slice) == (("x1", "x2"), "sensors", "carrier=a")
     assert "sensors" in verdicts[3].headline
@@ -125,8 +121,13 @@ def test_checks_page_in_their_first_window(world, run, change, kind):
     assert onset(world, verdicts[2]) == 2
 
 
-def test_flipped_labels_are_a_changed_concept_since_their_cohort(world, run):
-    verdicts = run(14, since(world.change(label=lambda y: 1 - y), 5))
+def often_flipped(y):
+    """Two labels of five come out the other way, as if the world had become harder to tell."""
+    return np.where(np.arange(y.size) % 5 < 2, 1 - y, y)
+
+
+def test_labels_that_agree_less_are_a_changed_concept_since_their_cohort(world, run):
+    verdicts = run(14, since(world.change(label=often_flipped), 5))
     pages = [i for i, v in enumerate(verdicts) if v.status is PAGE]
     assert pages[0] in (7, 8)
     page = verdicts[pages[0]]
@@ -208,7 +209,7 @@ def test_an_unreadable_file_is_a_ticket(world, run):
 
 def test_retraining_is_asked_for_once_a_cooldown_and_with_enough_labels(world, run):
     patient = world.refer(policy=replace(world.settings.policy, cooldown=timedelta(days=3)))
-    verdicts = run(14, since(world.change(label=lambda y: 1 - y), 2), patient)
+    verdicts = run(14, since(world.change(label=often_flipped), 2), patient)
     asked = [i for i, v in enumerate(verdicts) if v.retraining.requested]
     assert len(asked) >= 2
     assert set(np.diff(asked)) == {3}
@@ -225,7 +226,8 @@ def test_retraining_is_asked_for_once_a_cooldown_and_with_enough_labels(world, r
 def test_regression(make_world):
     world = make_world(task="regression")
     reference = world.refer()
-    assert {s.kind for s in reference.detector.streams} == {"share", "level", "loss"}
+    assert {s.kind for s in reference.detector.streams} >= {"share", "level", "loss"}
+    assert not {s.kind for s in reference.detector.streams} & {"calibration_intercept", "smece"}
     wrong = world.change(label=lambda y: y + 3)
     verdicts = sound(world.verdicts(reference, world.windows(12, since(wrong, 4))))
     assert PAGE not in {v.status for v in verdicts[:4]}
@@ -345,7 +347,8 @@ def test_small_and_empty_baseline_windows_teach_nothing(world):
     reference = refer(windows, world.layout, world.settings, {"model": "a" * 64, "explainer": "b" * 64})
     counted = world.refer().detector.start.history.df[0] - reference.detector.start.history.df[0]
     assert 6 <= counted <= 8
-    assert np.isfinite(reference.null.composition).all()
+    assert np.isfinite(reference.null.composition_spread).all()
+    assert np.isfinite(reference.null.share_between).all()
     sound(world.verdicts(reference, world.windows(5)))
 
 

@@ -1,9 +1,12 @@
 """The hard channel: what fails, what does not, and that the limits are the baseline's own."""
 
+from math import exp
+
+import numpy as np
 import pytest
 
-from whydrift.monitors.checks import Limit, check, fit_limits, rows_seen, set_aside
-from whydrift.monitors.summary import WindowSummary, count_set_aside, merge
+from whydrift.monitors.checks import Limit, check, check_labels, fit_limits, rows_seen, set_aside
+from whydrift.monitors.summary import WindowSummary, count_golden, count_set_aside, merge
 from whydrift.monitors.verdict import Channel, Status
 
 
@@ -46,9 +49,91 @@ def test_unseen_categories(findings):
     assert finding.value == pytest.approx(61 / 400)
 
 
-def test_out_of_range_numbers_are_no_check(findings):
+def test_numbers_just_out_of_range_are_no_check(findings):
     """They are inputs that moved: the budgeted statistics' business."""
-    assert findings(inputs=lambda d: d.assign(x1=d["x1"] + 100)) == []
+    assert findings(inputs=lambda d: d.assign(x1=d["x1"] + 4)) == []
+
+
+@pytest.mark.parametrize(("share", "fails"), [(0.02, False), (0.15, True)])
+def test_a_wrong_unit(findings, share, fails):
+    found = findings(inputs=lambda d: d.assign(x1=d["x1"].where(d.index >= share * len(d), d["x1"] * 1000)))
+    assert [(f.stream, f.feature) for f in found] == [("out_of_range_rate", "x1")] * fails
+    if fails:
+        assert found[0].value == pytest.approx(share, abs=0.01)
+
+
+def test_golden_rows(world, reference):
+    def golden(*counts):
+        frame = merge([world.windows(1)[0].summary, count_golden(*counts)]).frame()
+        return check(frame, world.layout, reference.limits, 100)
+
+    assert golden(500, 0, 0, {"x1": 0, "x2": 0}) == []
+    (explained,) = golden(500, 0, 37, {"x1": 3, "x2": 37, "x3": 0})
+    assert (explained.stream, explained.status, explained.value) == ("golden_attribution", Status.PAGE, 37 / 500)
+    assert explained.message == "37 of 500 golden rows are explained differently; most of all x2 in 37, x1 in 3"
+    answered = golden(500, 1, 0, {})[0]
+    assert (answered.stream, answered.value) == ("golden_output", 1 / 500)
+
+
+def test_golden_rows_are_judged_without_any_others(world, reference):
+    frame = count_golden(500, 500, 500, {"x1": 500}).frame()
+    found = check(frame, world.layout, reference.limits, 100)
+    assert [f.stream for f in found] == ["golden_output", "golden_attribution"]
+
+
+def test_hours_of_golden_rows_add_up(world, reference):
+    hours = [count_golden(500, i % 2, 0, {"x1": 0}) for i in range(24)]
+    (finding,) = check(merge(hours).frame(), world.layout, reference.limits, 100)
+    assert finding.message.startswith("12 of 12,000 golden rows")
+
+
+@pytest.fixture
+def labels(world, reference):
+    """The failed checks of a cohort's labels."""
+
+    def run(label, rows=400, min_rows=100, limits=reference.limits):
+        outcomes = world.windows(3, {0: world.change(label=label)})[2].outcomes.frame()
+        return check_labels(outcomes, limits, rows, min_rows)
+
+    return run
+
+
+def test_labels_like_the_baselines_fail_nothing(labels):
+    assert labels(lambda y: y) == []
+    assert labels(lambda y: 1 - y) == []  # both classes are there: the statistics' business
+
+
+@pytest.mark.parametrize(("label", "text"), [(0, "all 400 labels are 0"), (1, "all 400 labels are 1")])
+def test_one_class_only(labels, label, text):
+    (finding,) = labels(lambda y: np.full_like(y, label))
+    assert (finding.stream, finding.status) == ("label_class", Status.PAGE)
+    assert finding.message.startswith(text)
+    assert finding.baseline < exp(-20)
+
+
+@pytest.mark.parametrize(("rows", "fails"), [(390, True), (400, False), (415, False), (480, True), (None, False)])
+def test_label_coverage(labels, rows, fails):
+    """400 rows have labels; all had in the baseline's windows, so more labels than rows are too many."""
+    found = labels(lambda y: y, rows=rows)
+    assert [f.stream for f in found] == ["label_coverage"] * fails
+    if fails:
+        assert found[0].value == pytest.approx(400 / rows)
+        assert f"{400 / rows:.1%} of the records have a label" in found[0].message
+
+
+def test_coverage_is_judged_by_the_baselines_own(world, labels):
+    frames = [world.windows(1)[0].summary.frame()] * 5
+    patchy = [
+        w.outcomes.frame()
+        for w in world.windows(7, {i: world.change(rows=r) for i, r in enumerate((240, 260, 250, 255, 245))})
+    ]
+    limits = fit_limits(frames, world.layout, {}, patchy[2:])
+    assert labels(lambda y: y, rows=570, limits=limits) == []
+    assert [f.stream for f in labels(lambda y: y, rows=1000, limits=limits)] == ["label_coverage"]
+
+
+def test_few_labels_are_not_judged(labels):
+    assert labels(np.zeros_like, rows=40, min_rows=401) == []
 
 
 @pytest.mark.parametrize("kind", ["model", "explainer"])

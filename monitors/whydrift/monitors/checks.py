@@ -3,26 +3,37 @@
 Limits on rates come from the baseline's own windows: the largest rate seen, three standard deviations between
 windows, two percentage points, and four standard errors of the window at hand. So a feed that is patchy by nature
 is judged by its own patchiness.
+
+Two checks read labels: whether records get one at all, and whether one class is all there is. What a model's golden
+rows are answered today is compared with what they were answered when the baseline was made; there any difference
+fails, because nothing about it is random.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import exp, sqrt
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from whydrift.monitors.attribution import cell_rates
-from whydrift.monitors.binning import MISSING, UNSEEN
-from whydrift.monitors.summary import NO_CELL, Layout
+from whydrift.monitors.binning import FAR, MISSING, UNSEEN
+from whydrift.monitors.calibration import POINTS
+from whydrift.monitors.outcome_streams import score_mesh
+from whydrift.monitors.summary import Layout
+from whydrift.monitors.summary_terms import NO_CELL
 from whydrift.monitors.verdict import Channel, Finding, Status
 
 FloatArray = npt.NDArray[np.float64]
 
 SLACK = 0.02
+_CHANCE = 20.0  # expected and not one came: e**-20 by chance
+_SHOWN = 3
+LABEL_CHECKS = frozenset({"label_coverage", "label_class"})
+DATA_CHECKS = frozenset({"missing_rate", "unseen_rate", "out_of_range_rate", "set_aside"})
 HARMLESS = {"duplicate", "other_model_version", "unreadable_file", "label_without_record", "bad_label"}
 
 
@@ -45,13 +56,26 @@ class Limits:
 
     missing: tuple[Limit, ...]
     unseen: tuple[Limit, ...]
+    far: tuple[Limit, ...]
     set_aside: Limit
     differs: Limit
+    labelled: Limit
+    unlabelled: Limit
     digests: dict[str, str]
 
 
-def fit_limits(frames: Sequence[pd.DataFrame], layout: Layout, digests: dict[str, str]) -> Limits:
-    """Limits from the frames of the baseline's window summaries."""
+def fit_limits(
+    frames: Sequence[pd.DataFrame],
+    layout: Layout,
+    digests: dict[str, str],
+    outcomes: Sequence[pd.DataFrame | None] = (),
+) -> Limits:
+    """Limits from the frames of the baseline's window summaries and, in the same order, of their own outcomes."""
+    coverage = [
+        whole_loss(late).get("rows", 0.0) / rows
+        for frame, late in zip(frames, outcomes, strict=False)
+        if late is not None and (rows := explained_rows(frame)) > 0
+    ]
 
     def per_feature(cell: int) -> tuple[Limit, ...]:
         rates = np.array([cell_rates(f, layout, cell) for f in frames])
@@ -60,27 +84,86 @@ def fit_limits(frames: Sequence[pd.DataFrame], layout: Layout, digests: dict[str
     return Limits(
         missing=per_feature(MISSING),
         unseen=per_feature(UNSEEN),
+        far=per_feature(FAR),
         set_aside=_limit([_set_aside_rate(f) for f in frames]),
         differs=_limit([_quality_rate(f, "prediction_differs") for f in frames]),
+        labelled=_limit(coverage),
+        unlabelled=_limit([1 - rate for rate in coverage]),
         digests=digests,
     )
 
 
 def check(frame: pd.DataFrame, layout: Layout, limits: Limits, min_rows: int) -> list[Finding]:
     """The checks that fail in a window. Rates of fewer than `min_rows` rows are not judged."""
-    found = list(_check_digests(frame, limits))
-    seen, explained = rows_seen(frame), _stat(frame, "quality", "explained")
+    found = [*_check_digests(frame, limits), *_check_golden(frame)]
+    seen, explained = rows_seen(frame), explained_rows(frame)
     if seen >= min_rows:
         rate, limit = _set_aside_rate(frame), limits.set_aside.at(seen)
         if rate > limit:
             found.append(_finding("set_aside", rate, limits.set_aside.largest, limit, _why_set_aside(frame, rate)))
     if explained >= min_rows:
-        found += _check_cells(frame, layout, limits, explained)
+        found += _check_cells(frame, layout, limits, _effective_rows(frame))
         found += _check_quality(frame, limits, explained)
     if (files := _stat(frame, "set_aside", "rows", name="unreadable_file")) > 0:
         text = f"{files:.0f} log file(s) of the window could not be read; their rows are not in this verdict"
         found.append(_finding("unreadable_file", files, 0.0, 0.0, text, status=Status.TICKET))
     return found
+
+
+def check_labels(outcomes: pd.DataFrame, limits: Limits, rows: float | None, min_rows: int) -> list[Finding]:
+    """What labels cannot do unless something breaks on their way: the checks that fail in a mature cohort.
+
+    Args:
+        outcomes: frame of the cohort's outcomes.
+        limits: the baseline's.
+        rows: the cohort's explained rows, None where its own window is not there.
+        min_rows: rates of fewer rows are not judged.
+    """
+    whole = whole_loss(outcomes)
+    found, labelled = [], whole.get("rows", 0.0)
+    if rows is not None and rows >= min_rows:
+        rate, usual = labelled / rows, limits.labelled.largest
+        few, many = 1 - limits.unlabelled.at(rows), limits.labelled.at(rows)
+        text = f"{rate:.1%} of the records have a label; "
+        if rate < few:
+            usual = 1 - limits.unlabelled.largest
+            text += f"in the baseline's windows it were at least {usual:.1%}"
+            found.append(_finding("label_coverage", rate, usual, few, text))
+        elif rate > many:
+            text += f"in the baseline's windows it were at most {usual:.1%}"
+            found.append(_finding("label_coverage", rate, usual, many, text))
+    if labelled >= min_rows:
+        found += _check_class(outcomes, labelled, whole.get("positives", 0.0))
+    return found
+
+
+def _check_class(outcomes: pd.DataFrame, rows: float, positives: float) -> Iterator[Finding]:
+    """One class only, where the scores expect so many of the other that chance does not leave them out."""
+    mesh = score_mesh(outcomes) if positives in {0.0, rows} else None
+    if mesh is None:
+        return
+    expected = float(mesh.labelled @ POINTS) / float(mesh.labelled.sum()) * rows
+    for label, there, absent in ((0, rows - positives, expected), (1, positives, rows - expected)):
+        if there == rows and absent >= _CHANCE:
+            text = f"all {there:,.0f} labels are {label}, and the scores expect {absent:,.0f} that are not"
+            yield _finding("label_class", 1.0, exp(-absent), None, text)
+
+
+def explained_rows(frame: pd.DataFrame) -> float:
+    """Rows of a window that were explained."""
+    return _stat(frame, "quality", "explained")
+
+
+def _effective_rows(frame: pd.DataFrame) -> float:
+    """As many rows of equal weight tell as much (Kish 1965)."""
+    weight, weight2 = _stat(frame, "rows", "weight"), _stat(frame, "rows", "weight2")
+    return max(weight**2 / weight2, 1.0) if weight2 > 0 else 1.0
+
+
+def whole_loss(outcomes: pd.DataFrame) -> dict[str, float]:
+    """The sums of a cohort's loss block over all its rows."""
+    block = outcomes[((outcomes["block"] == "loss") & (outcomes["slice"] == "")).to_numpy()]
+    return dict(zip(block["stat"], block["value"], strict=True))
 
 
 def rows_seen(frame: pd.DataFrame) -> float:
@@ -109,10 +192,29 @@ def _check_digests(frame: pd.DataFrame, limits: Limits) -> Iterator[Finding]:
             yield _finding(f"{kind}_digest", None, None, None, text)
 
 
+def _check_golden(frame: pd.DataFrame) -> Iterator[Finding]:
+    """The golden rows, answered again by the live model and explainer: any difference fails."""
+    block = frame[frame["block"] == "golden"]
+    whole = block[block["name"] == ""].set_index("stat")["value"]
+    rows = float(whole.get("rows", 0.0))
+    outputs, attributions = (float(whole.get(stat, 0.0)) for stat in ("outputs", "attributions"))
+    if outputs > 0:
+        text = f"{outputs:,.0f} of {rows:,.0f} golden rows are not answered as they were when the baseline was made"
+        yield _finding("golden_output", outputs / rows, 0.0, 0.0, text)
+    if attributions > 0:
+        by_feature = block[block["stat"] == "differs"].sort_values(["value", "name"], ascending=[False, True])
+        most = [f"{n} in {v:,.0f}" for n, v in zip(by_feature["name"], by_feature["value"], strict=True)][:_SHOWN]
+        text = (
+            f"{attributions:,.0f} of {rows:,.0f} golden rows are explained differently; most of all {', '.join(most)}"
+        )
+        yield _finding("golden_attribution", attributions / rows, 0.0, 0.0, text)
+
+
 def _check_cells(frame: pd.DataFrame, layout: Layout, limits: Limits, rows: float) -> Iterator[Finding]:
     for stream, cell, allowed, words in (
         ("missing_rate", MISSING, limits.missing, "is missing in"),
         ("unseen_rate", UNSEEN, limits.unseen, "has categories that the baseline never saw in"),
+        ("out_of_range_rate", FAR, limits.far, "lies further from the baseline's range than three times its width in"),
     ):
         for name, rate, limit in zip(layout.names, cell_rates(frame, layout, cell), allowed, strict=True):
             most = limit.at(rows)
