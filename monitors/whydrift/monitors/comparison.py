@@ -2,13 +2,14 @@
 
 Validation. The window is the replicate here too: every statistic is of sums over windows, its standard error is
 the jackknife's over windows (Efron & Tukey), and a check passes if the one-sided confidence bound keeps the margin
-(non-inferiority). The confidence is shared by all checks (Bonferroni).
+(non-inferiority). The confidence is shared by all checks (Bonferroni). What the owner expects of the model is asked of
+the candidate alone, on the same rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import nan, sqrt
 
 import numpy as np
@@ -16,6 +17,9 @@ import numpy.typing as npt
 from scipy import stats
 
 from whydrift.monitors.calibration import ScoreMesh, smece
+from whydrift.monitors.contract_sums import Sums, pool
+from whydrift.monitors.expectations import Expectation, measure, say
+from whydrift.monitors.summary import Layout
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -31,12 +35,24 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class PairedWindow:
-    """Both models on one window's rows; `weight` and `rows` of labelled rows by slice, "" for all."""
+    """Both models on one window's rows; `weight` and `rows` of labelled rows by slice, "" for all.
+
+    `reasons` are the candidate's sums of all rows, under None, and of the slices that expectations name.
+    """
 
     champion: Side
     candidate: Side
     weight: Mapping[str, float]
     rows: Mapping[str, int]
+    reasons: Mapping[str | None, Sums] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Contracts:
+    """What is expected of the candidate, and the layout that its sums have."""
+
+    expectations: Sequence[Expectation]
+    layout: Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +101,9 @@ class Comparison:
 _Statistic = Callable[[Sequence[PairedWindow]], float]
 
 
-def compare(windows: Sequence[PairedWindow], margins: Margins, *, binary: bool) -> Comparison:
+def compare(
+    windows: Sequence[PairedWindow], margins: Margins, *, binary: bool, contracts: Contracts | None = None
+) -> Comparison:
     """Run every check."""
     rows: dict[str, int] = {}
     for window in windows:
@@ -99,13 +117,16 @@ def compare(windows: Sequence[PairedWindow], margins: Margins, *, binary: bool) 
     else:
         plan.append(("loss_ratio", _loss_ratio(""), margins.max_slice_loss_ratio, 1))
     plan += [(f"loss_ratio:{name}", _loss_ratio(name), margins.max_slice_loss_ratio, 1) for name in judged]
-    level = 1 - (1 - margins.confidence) / len(plan)
+    expected = contracts.expectations if contracts is not None else ()
+    level = 1 - (1 - margins.confidence) / (len(plan) + len(expected))
     checks = [
         _check(
             name, statistic, windows if name == "share_cosine" else _with(windows, name), limit, side, level, margins
         )
         for name, statistic, limit, side in plan
     ]
+    if contracts is not None:
+        checks += [_check_expectation(e, contracts.layout, windows, level, margins) for e in expected]
     return Comparison(tuple(checks), tuple(name for name in sorted(rows) if name and name not in judged))
 
 
@@ -140,6 +161,25 @@ def _check(
     relation = "at most" if side > 0 else "at least"
     text = f"{name} is {value:.4g}, with confidence {relation} {bound:.4g}; the gate asks for {relation} {limit:.4g}"
     return GateCheck(name=name, passed=passed, value=value, bound=bound, limit=limit, message=text)
+
+
+def _check_expectation(
+    expectation: Expectation, layout: Layout, windows: Sequence[PairedWindow], level: float, margins: Margins
+) -> GateCheck:
+    """Whether the candidate keeps an expectation in all windows with such rows, taken together."""
+
+    def value(some: Sequence[PairedWindow]) -> float:
+        found = measure(expectation, pool([w.reasons[expectation.slice] for w in some]), layout)
+        return found.value if found is not None else nan
+
+    told = [w for w in windows if expectation.slice in w.reasons]
+    side = 1 if expectation.asks == "at most" else -1
+    name = f"expectation:{expectation.name}"
+    check = _check(name, value, told, expectation.limit, side, level, margins)
+    if check.value is None:
+        return check
+    text = f"{name}: {say(expectation, check.value)}; with confidence {expectation.asks} {check.bound:.4g}"
+    return replace(check, message=text)
 
 
 def _cosine(windows: Sequence[PairedWindow]) -> float:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from whydrift.monitors.comparison import Comparison, Margins, PairedWindow, Side, compare
-from whydrift.monitors.streams import losses, score_mesh
-from whydrift.monitors.summary import WindowSummary
+from whydrift.monitors.comparison import Comparison, Contracts, Margins, PairedWindow, Side, compare
+from whydrift.monitors.contract_sums import Sums, read_sums
+from whydrift.monitors.expectations import summarise_contracts
+from whydrift.monitors.outcome_streams import losses, score_mesh
+from whydrift.monitors.summary import Explained, WindowSummary, merge, summarise
 from whydrift.pipelines.errors import ConfigError, ModelError
-from whydrift.pipelines.explainers.protocol import Explainer
+from whydrift.pipelines.explainers.protocol import Explainer, Explanation
 from whydrift.pipelines.job import Job
 from whydrift.pipelines.progress import progress
 from whydrift.pipelines.rows import LogReader, Summariser, make_explainer, predictions
@@ -78,7 +80,12 @@ def gate(job: Job, candidate: str, windows: Sequence[Window]) -> GateResult:
         candidate=version.version,
         start=windows[0].start.isoformat(),
         end=windows[-1].end.isoformat(),
-        comparison=compare(paired, margins, binary=config.model.task == "binary"),
+        comparison=compare(
+            paired,
+            margins,
+            binary=config.model.task == "binary",
+            contracts=Contracts(champion.expected, champion.layout),
+        ),
     )
 
 
@@ -102,7 +109,30 @@ def _pair(
         )
     # Weights and rows are the same on both sides: the labels are those of the rows.
     rows = {name: one.rows for name, one in losses(outcomes).items()}
-    return PairedWindow(sides[0], sides[1], _sums(outcomes, "weight"), rows)
+    reasons = _reasons(champion, explanation, columns, answered)
+    return PairedWindow(sides[0], sides[1], _sums(outcomes, "weight"), rows, reasons)
+
+
+def _reasons(
+    champion: Summariser, explanation: Explanation, columns: list[str], answered: pd.DataFrame
+) -> dict[str | None, Sums]:
+    """The candidate's sums, where anything is expected of them; what it does not take it does not rely on."""
+    layout, expected = champion.layout, champion.expected
+    if not expected:
+        return {}
+    values = np.zeros((len(answered), len(layout.names)))
+    values[:, [layout.names.index(name) for name in columns]] = explanation.values
+    batch = Explained(
+        features=answered[list(layout.names)],
+        prediction=answered["prediction"].to_numpy(np.float64),
+        weight=answered["weight"].to_numpy(np.float64),
+        values=values,
+        output=explanation.output,
+        base=explanation.base,
+    )
+    frame = merge([summarise(batch, layout), summarise_contracts(batch, layout, expected)]).frame()
+    found = {name: read_sums(frame, layout, name) for name in {e.slice for e in expected}}
+    return {name: sums for name, sums in found.items() if sums is not None}
 
 
 def _sums(outcomes: pd.DataFrame, stat: str) -> dict[str, float]:
