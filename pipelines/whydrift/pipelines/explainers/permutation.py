@@ -13,6 +13,10 @@ times as many predictions.
 The orders are drawn once. A row's attributions therefore depend on the row alone, and the sampling error is the
 same function of the row in the baseline and in every window. Each row is one call to the model, of one fixed shape:
 models that use BLAS round differently for different numbers of rows.
+
+The background rows are a sample too, so each background row with its two walks is one independent draw, and the
+spread of the draws gives the standard error of their mean. It counts both errors, of the background's choice and of
+the orders: for a model without interactions beyond pairs it is that of the background alone.
 """
 
 from __future__ import annotations
@@ -70,7 +74,7 @@ class Walks:
         return pd.DataFrame(columns)
 
     def credit(self, start: FloatArray, inner: FloatArray, end: float) -> FloatArray:
-        """Mean change of the output at each feature's move, (p,), from outputs at the start (b,), inside (m,), end."""
+        """Change of the output at each feature's move, (2, b, p), from outputs at the start (b,), inside (m,), end."""
         shape = self.orders.shape
         path = np.empty((*shape[:2], shape[2] + 1))
         path[:, :, 0] = start
@@ -78,7 +82,7 @@ class Walks:
         path[:, :, -1] = end
         change = np.empty(shape)
         np.put_along_axis(change, self.orders, np.diff(path, axis=2), axis=2)
-        return np.asarray(change.reshape(-1, shape[2]).mean(axis=0))
+        return change
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,7 @@ class PermutationExplainer:
             ModelError: the model refuses the rows.
         """
         frame = self.columns.frame(features)
-        values = np.empty(frame.shape)
+        values, errors = np.empty(frame.shape), np.empty(frame.shape)
         output = np.empty(len(frame))
         for i in range(len(frame)):
             try:
@@ -119,8 +123,16 @@ class PermutationExplainer:
             except (TypeError, ValueError) as error:
                 raise ModelError(f"the model refuses row {i} of the batch or a mixture of it: {error}") from error
             output[i] = answer[0]
-            values[i] = self.walks.credit(self.start, answer[1:], answer[0])
-        return Explanation(values, float(self.start.mean()), output)
+            change = self.walks.credit(self.start, answer[1:], answer[0])
+            values[i] = change.reshape(-1, values.shape[1]).mean(axis=0)
+            errors[i] = _standard_error(change.mean(axis=0))
+        return Explanation(values, float(self.start.mean()), output, errors if self.start.size > 1 else None)
+
+
+def _standard_error(draws: FloatArray) -> FloatArray:
+    """Of the mean over draws (b, p), (p,); 0 for a single one, which says nothing."""
+    count = len(draws)
+    return np.asarray(np.sqrt(draws.var(axis=0) / max(count - 1, 1)))
 
 
 def _output(prediction: FloatArray, link: Link) -> FloatArray:

@@ -27,12 +27,14 @@ class Explanation:
 
     `values` is (n, p), its columns in the order of the features; `base` is the output expected where no feature is
     known; `output` is (n,) and comes from the model itself, so that `values.sum(axis=1) + base - output` says how
-    well the attributions explain it.
+    well the attributions explain it. `error` holds the standard errors (n, p) of values that were estimated from
+    samples; None where they were computed.
     """
 
     values: FloatArray
     base: float
     output: FloatArray
+    error: FloatArray | None = None
 
     def residual(self) -> FloatArray:
         """What the attributions leave unexplained, (n,); rounding error for an exact explainer."""

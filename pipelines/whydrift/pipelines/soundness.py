@@ -1,0 +1,153 @@
+"""What a baseline knows of its own explanations: golden rows explained again, in other ways.
+
+    with other background rows    where the explainer has a background
+    with a little noise           on the numeric features
+    by another method             the sampling explainer, where it is not the one in use
+
+At most 100 rows are taken, so that this costs some seconds where explaining the reference period costs minutes. All
+of it is a function of the rows: equal baselines are equal byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from pydantic import TypeAdapter
+
+from whydrift.monitors.quality import agree, between_backgrounds, known, stability
+from whydrift.monitors.verdict import FeatureSoundness, MethodAgreement, Soundness
+from whydrift.pipelines.config import Config
+from whydrift.pipelines.errors import ModelError
+from whydrift.pipelines.explainers.columns import Columns
+from whydrift.pipelines.explainers.permutation import PermutationExplainer
+from whydrift.pipelines.explainers.prediction import predictor
+from whydrift.pipelines.explainers.protocol import Explainer, FloatArray
+from whydrift.pipelines.registry import LoadedModel
+from whydrift.pipelines.rows import make_explainer
+
+ROWS = 100
+BACKGROUNDS = 5
+NOISE = 0.02  # standard deviations
+_DRAWS = 8  # of the noise, for each row
+_TOP = 5  # features that two methods are to agree on, at most half of all: on all of them any two agree
+_PREDICTIONS = 200_000  # what the second method may ask of the model
+_SECOND_BACKGROUND = 100
+
+_ADAPTER = TypeAdapter(Soundness)
+
+
+def measure(
+    config: Config,
+    model: LoadedModel,
+    explainer: Explainer,
+    background: pd.DataFrame,
+    golden: pd.DataFrame,
+    spare: pd.DataFrame,
+) -> Soundness:
+    """Explain the first golden rows again, in other ways.
+
+    Args:
+        config: of the monitored model.
+        model: the deployed one.
+        explainer: in use.
+        background: its rows, which the second method takes too.
+        golden: rows of the model's features.
+        spare: rows that other backgrounds are dealt from, as many as `BACKGROUNDS` of them need. Where there are
+            fewer, the backgrounds are smaller, and differ more than the one in use would.
+    """
+    rows = golden[list(model.features)].head(ROWS).reset_index(drop=True)
+    values = explainer.explain(rows).values
+    backgrounds = _backgrounds(config, model, explainer, spare)
+    between = _between(backgrounds, rows)
+    sensitivity, lipschitz, sensitive = _stability(explainer, rows, values, golden)
+    return Soundness(
+        explainer=explainer.name,
+        rows=len(rows),
+        backgrounds=len(backgrounds),
+        noise=NOISE,
+        sensitivity=known(sensitivity),
+        lipschitz=known(lipschitz),
+        agreement=_second_opinion(config, model, explainer, background, rows, values),
+        features=tuple(
+            FeatureSoundness(feature=name, background=known(between[j]), sensitivity=known(sensitive[j]))
+            for j, name in enumerate(model.features)
+        ),
+    )
+
+
+def to_json(soundness: Soundness) -> bytes:
+    """Indented JSON; equal values give equal bytes."""
+    return _ADAPTER.dump_json(soundness, indent=1) + b"\n"
+
+
+def from_json(data: bytes) -> Soundness:
+    """Raises ValueError where the bytes are something else."""
+    return _ADAPTER.validate_json(data)
+
+
+def _backgrounds(config: Config, model: LoadedModel, explainer: Explainer, spare: pd.DataFrame) -> list[Explainer]:
+    """The explainer with other backgrounds; none where it has no background."""
+    if "background" not in explainer.parameters or len(spare) < BACKGROUNDS:
+        return []
+    draws = [spare.iloc[i::BACKGROUNDS][list(model.features)] for i in range(BACKGROUNDS)]
+    return [make_explainer(config, model, draw) for draw in draws]
+
+
+def _between(backgrounds: Sequence[Explainer], rows: pd.DataFrame) -> FloatArray:
+    if not backgrounds:
+        return np.full(rows.shape[1], np.nan)
+    return between_backgrounds(np.stack([other.explain(rows).values for other in backgrounds]))
+
+
+def _stability(
+    explainer: Explainer, rows: pd.DataFrame, values: FloatArray, golden: pd.DataFrame
+) -> tuple[float, float, FloatArray]:
+    """Sensitivity, Lipschitz ratio, and the features' sensitivity; NaN where no numeric feature varies.
+
+    Whole numbers stay whole: a tree that parts 3 from 4 at 3 would call 2.99 something else, and no row has it.
+    """
+    numbers = golden[rows.columns].select_dtypes("number").astype("float64")
+    numbers = numbers.loc[:, numbers.std(ddof=0) > 0]
+    if numbers.empty:
+        return float("nan"), float("nan"), np.full(rows.shape[1], np.nan)
+    spread = numbers.std(ddof=0).to_numpy()
+    whole = (numbers.isna() | (numbers == numbers.round())).all().to_numpy()
+    still = numbers.iloc[: len(rows)].to_numpy()
+    rng = np.random.default_rng(0)
+    noisy, distance = [], []
+    for _ in range(_DRAWS):
+        moved = still + NOISE * spread * rng.standard_normal(still.shape)
+        moved = np.where(whole, np.rint(moved), moved)
+        frame = rows.drop(columns=numbers.columns).join(pd.DataFrame(moved, columns=numbers.columns))
+        noisy.append(explainer.explain(frame).values)
+        distance.append(np.linalg.norm(np.nan_to_num((moved - still) / spread), axis=1))
+    found = stability(values, np.stack(noisy), np.stack(distance))
+    return found.sensitivity, found.lipschitz, found.features
+
+
+def _second_opinion(
+    config: Config,
+    model: LoadedModel,
+    explainer: Explainer,
+    background: pd.DataFrame,
+    rows: pd.DataFrame,
+    values: FloatArray,
+) -> MethodAgreement | None:
+    """The sampling explainer in the space of the one in use; None where that is the one in use, or cannot be."""
+    if isinstance(explainer, PermutationExplainer):
+        return None
+    background = background.head(_SECOND_BACKGROUND)
+    columns = Columns.of(background, list(model.features))
+    native = getattr(model.native, "best_estimator_", model.native)
+    second = PermutationExplainer.of(
+        predictor(native, config.model.task, columns, background), columns, explainer.link, background
+    )
+    few = rows.head(max(1, _PREDICTIONS // (2 * background.size)))
+    try:
+        other = second.explain(few).values
+    except ModelError:  # mixtures of rows, which only a sampling explainer asks for, can be beyond a model
+        return None
+    top = min(_TOP, (rows.shape[1] + 1) // 2)
+    return agree(values[: len(few)], other, method=second.name, top=top)
