@@ -6,10 +6,10 @@ BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS ?= never
 export DO_NOT_TRACK := 1
 
-.PHONY: help demo test check up clean
+.PHONY: help demo test check bench-evidence up clean
 
 help: ## Say what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 # uv lives in the project's own environment; nothing outside this folder is touched.
 $(BIN)/.installed: pyproject.toml uv.lock
@@ -47,6 +47,26 @@ test: $(BIN)/.installed .tools/promtool ## Everything that CI runs
 	else \
 	  echo "The tests need promtool and prometheus: install Prometheus so that both are on the PATH." >&2; exit 1; \
 	fi
+
+# What the evidence is compared with fights with nobody but itself: an environment of its own.
+PEERS := benchmarks/.venv-peers
+$(PEERS)/.installed: benchmarks/peers.txt $(BIN)/.installed
+	$(BIN)/uv venv --quiet --allow-existing --python $(PYTHON) $(PEERS)
+	$(BIN)/uv pip install --quiet --python $(PEERS)/bin/python --requirements benchmarks/peers.txt
+	@touch $@
+
+EVIDENCE := OMP_NUM_THREADS=1 nice -n 19 $(BIN)/python benchmarks/evidence
+FLIGHTS := --work .cache/flights_year
+bench-evidence: $(BIN)/.installed $(PEERS)/.installed ## The studies of benchmarks/README.md: a day of one core; killed, it goes on
+	$(EVIDENCE)/null.py
+	$(EVIDENCE)/delay.py
+	$(EVIDENCE)/sensitivity.py
+	$(EVIDENCE)/peers.py
+	$(EVIDENCE)/causes.py
+	$(EVIDENCE)/flights_year.py $(FLIGHTS)
+	for part in rows rules evidently; do $(EVIDENCE)/flights_peers.py $$part $(FLIGHTS) || exit 1; done
+	OMP_NUM_THREADS=1 nice -n 19 $(PEERS)/bin/python benchmarks/evidence/flights_peers.py nannyml $(FLIGHTS)
+	$(EVIDENCE)/tables.py
 
 up: $(BIN)/.installed ## Serve the demo's metrics and reports on http://127.0.0.1:9464
 	$(BIN)/whydrift serve --config configs/flights.yaml

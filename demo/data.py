@@ -57,17 +57,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def write(config: Config, *, force: bool = False) -> None:
+def write(config: Config, *, end: datetime = LOG_END, incident: bool = True, force: bool = False) -> None:
     """Write logs and labels to where the config points, and last of all the marker of a finished run."""
     if config.labels is None:
         raise ConfigError("labels: the demo writes them, and the config names no folder for them")
     log, labels = config.inference_log, config.labels
-    marker, parameters = Path(log.path) / MARKER, _parameters(log, labels)
+    marker, parameters = Path(log.path) / MARKER, _parameters(log, labels, end, incident=incident)
     if not force and Path(labels.path).exists() and marker.exists() and marker.read_bytes() == parameters:
         print(f"already written: {log.path}", file=sys.stderr)
         return
     model = load_champion(config)
-    flights = served(load(LOG_START, LOG_END))
+    flights = load(LOG_START, end)
+    flights = served(flights) if incident else flights
     flights["prediction"] = predict(model, flights)
     marker.unlink(missing_ok=True)
     _write_days(log_table(flights, log), log.columns.event_time, Path(log.path), log.partition or DAY)
@@ -153,11 +154,11 @@ def _replace(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
-def _parameters(log: InferenceLog, labels: Labels) -> bytes:
+def _parameters(log: InferenceLog, labels: Labels, end: datetime, *, incident: bool) -> bytes:
     """What decides the bytes of the logs, besides the model that was champion when they were written."""
     facts = {
-        "period": [LOG_START.isoformat(), LOG_END.isoformat()],
-        "incident": [INCIDENT_ORIGIN, INCIDENT_START.isoformat()],
+        "period": [LOG_START.isoformat(), end.isoformat()],
+        "incident": [INCIDENT_ORIGIN, INCIDENT_START.isoformat()] if incident else None,
         "log": {"partition": log.partition, **log.columns.model_dump()},
         "labels": labels.columns.model_dump(),
     }
