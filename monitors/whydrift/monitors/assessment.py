@@ -14,14 +14,21 @@ import pandas as pd
 
 from whydrift.monitors import evidence as ev
 from whydrift.monitors.attribution import Moments, Split, cells, split_shift
-from whydrift.monitors.checks import check
-from whydrift.monitors.diagnosis import diagnose
-from whydrift.monitors.findings import evidence_findings
-from whydrift.monitors.policy import decide
-from whydrift.monitors.reference import Reference, Settings, judged_moments
-from whydrift.monitors.streams import losses, observe
+from whydrift.monitors.checks import LABEL_CHECKS, check, check_labels, explained_rows, whole_loss
+from whydrift.monitors.diagnosis import Known, Seen, diagnose
+from whydrift.monitors.expectations import broken_contract, contract_findings
+from whydrift.monitors.findings import evidence_findings, slow_findings
+from whydrift.monitors.frozen import WINDOWS, drifted, remember
+from whydrift.monitors.policy import Cohort, decide, risk_since
+from whydrift.monitors.reference import Reference, Settings, hold_against, judged_moments
+from whydrift.monitors.shifts import Sums, sums
+from whydrift.monitors.stream import muted_in
+from whydrift.monitors.stream_input import StreamInput
+from whydrift.monitors.streams import observe
 from whydrift.monitors.summary import WindowSummary
 from whydrift.monitors.verdict import Cause, Channel, Finding, Retraining, Status, WindowKey
+
+_POOLED = 7  # newest windows that a diagnosis may take together
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +42,23 @@ class WindowInput:
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """What earlier windows left behind for the next one."""
+    """What earlier windows left behind for the next one.
+
+    `first` is the start of the first window of all, `windows` how many there were.
+    `rows` are those explained in the windows whose labels are not mature yet, `recent` the sums of the newest windows
+    that could be judged, `month` the newest windows' observations, for what drifts slowly.
+    """
 
     state: ev.State
+    first: datetime | None = None
+    windows: int = 0
     check_onsets: Mapping[tuple[str, str | None], datetime] = field(default_factory=dict)
     paged: Cause | None = None
     last_request: datetime | None = None
-    cohorts: tuple[tuple[datetime, int], ...] = ()
+    cohorts: tuple[Cohort, ...] = ()
+    rows: tuple[tuple[datetime, float], ...] = ()
+    recent: tuple[tuple[datetime, Sums], ...] = ()
+    month: tuple[ev.Observation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,53 +79,57 @@ class Assessed:
     missing_windows: int
 
 
+def begin(reference: Reference) -> Incident:
+    """Where the fold starts: the baseline, and no window yet."""
+    return Incident(reference.detector.start)
+
+
 def fold(reference: Reference, windows: Iterable[WindowInput]) -> Iterator[Assessed]:
     """Assess windows in the order of time; each result depends on its own and earlier windows only."""
-    incident = Incident(reference.detector.start)
-    first: datetime | None = None
-    for count, window in enumerate(windows):
-        first = first or window.key.start
-        expected = (window.key.start - first) // reference.settings.width
-        incident, assessed = _step(reference, incident, window, missing=expected - count)
+    incident = begin(reference)
+    for window in windows:
+        incident, assessed = step(reference, incident, window)
         yield assessed
 
 
-def _step(reference: Reference, before: Incident, window: WindowInput, *, missing: int) -> tuple[Incident, Assessed]:
-    layout, settings = reference.layout, reference.settings
-    frame = window.summary.frame()
+def step(reference: Reference, before: Incident, window: WindowInput) -> tuple[Incident, Assessed]:
+    """Assess one window, and what it leaves behind for the next."""
+    first = before.first or window.key.start
+    missing = (window.key.start - first) // reference.settings.width - before.windows
+    layout, settings, frame = reference.layout, reference.settings, window.summary.frame()
     outcomes = window.outcomes.frame() if window.outcomes is not None else None
     now = judged_moments(frame, layout, settings)
-    observation = observe(window.key.start, now, outcomes, layout, reference.deviation, labels=settings.labels)
+    seen = StreamInput(window.key.start, frame, now, outcomes, reference.streams)
+    observation = observe(seen, layout, labels=settings.labels)
     state, evidence = ev.step(reference.detector, before.state, observation)
 
-    failed = check(frame, layout, reference.limits, settings.min_rows)
-    onsets = {(f.stream, f.feature): before.check_onsets.get((f.stream, f.feature), window.key.start) for f in failed}
+    rows = (*before.rows, (window.key.start, explained_rows(frame)))[-settings.lag - 1 :]
+    failed = _checks(reference, window, frame, outcomes, dict(rows))
+    onsets = {(f.stream, f.feature): _onset(f, before, window, settings) for f in failed}
     if now is None:  # a check that did not run did not pass: what it found before may well go on
         onsets = {**before.check_onsets, **onsets}
     checks = [replace(f, onset=onsets[f.stream, f.feature]) for f in failed]
-    spoke = evidence.firing or evidence.ticket
-    heard = list(evidence_findings(reference, observation, evidence, window.key)) if spoke else []
-    if not evidence.firing:  # evidence ties where it is clipped; a ticket leads with what moved most
-        heard.sort(key=lambda f: -abs(f.effect or 0.0))
-    findings = [*checks, *heard]
-    split = split_shift(reference.cells, cells(frame, layout)) if now is not None else None
-
-    def why(channel: Channel) -> Cause | None:
-        paging = [f for f in findings if f.status is Status.PAGE and f.channel is channel]
-        return diagnose(paging, frame, layout, split, reference.null, settings.groups)
-
-    opened = why(Channel.EVIDENCE) if evidence.page else before.paged
-    paged = opened if evidence.firing else None
-    cause = why(Channel.CHECK) or paged  # while a page is open its cause is the one that opened it
+    heard = _heard(reference, observation, evidence, window.key)
+    month = remember(before.month, observation)
+    findings = [*checks, *heard, *_slow(reference, evidence, month, window.key)]
+    own = cells(frame, layout) if now is not None else None
+    split = split_shift(reference.cells, own) if own is not None else None
+    shift = [(window.key.start, sums(own, now.rows))] if own is not None and now is not None else []
+    recent = (*before.recent, *shift)[-_POOLED:]
+    cause, paged = _cause(reference, before, evidence, findings, Seen(frame, outcomes, recent if shift else ()))
     cohorts = _cohorts(before.cohorts, window, outcomes, settings)
-    labelled = sum(n for start, n in cohorts if cause is not None and start >= cause.onset)
-    retraining = decide(settings.policy, cause, labelled=labelled, now=window.key.end, last=before.last_request)
+    retraining = _retraining(reference, cause, cohorts, window, before.last_request)
     after = Incident(
         state=state,
+        first=first,
+        windows=before.windows + 1,
         check_onsets=onsets,
         paged=paged,
         last_request=window.key.end if retraining.requested else before.last_request,
         cohorts=cohorts,
+        rows=rows,
+        recent=recent,
+        month=month,
     )
     return after, Assessed(
         window=window,
@@ -126,6 +147,82 @@ def _step(reference: Reference, before: Incident, window: WindowInput, *, missin
     )
 
 
+def _cause(
+    reference: Reference, before: Incident, evidence: ev.Evidence, findings: Sequence[Finding], seen: Seen
+) -> tuple[Cause | None, Cause | None]:
+    """The window's cause, and that of the evidence's page while one is open: the cause that opened it."""
+    known = Known(reference.layout, reference.null, reference.calibration, reference.settings.groups)
+
+    def why(channel: Channel) -> Cause | None:
+        return diagnose([f for f in findings if f.status is Status.PAGE and f.channel is channel], seen, known)
+
+    opened = why(Channel.EVIDENCE) if evidence.page else before.paged
+    paged = opened if evidence.firing else None
+    return why(Channel.CHECK) or paged or broken_contract(findings), paged
+
+
+def _heard(reference: Reference, observation: ev.Observation, evidence: ev.Evidence, key: WindowKey) -> list[Finding]:
+    """The findings of an open page or of a ticket."""
+    if not (evidence.firing or evidence.ticket):
+        return []
+    found = list(evidence_findings(reference, observation, evidence, key))
+    if not evidence.firing:  # evidence ties where it is clipped; a ticket leads with what moved most
+        found.sort(key=lambda f: -abs(f.effect or 0.0))
+    return found
+
+
+def _slow(
+    reference: Reference, evidence: ev.Evidence, month: tuple[ev.Observation, ...], key: WindowKey
+) -> Iterable[Finding]:
+    """Once every 28 windows: what has drifted beyond its tolerance, unless it is muted or a page is open for it."""
+    if evidence.windows % WINDOWS or not evidence.observed.any():
+        return ()
+    deaf = muted_in(key.start, reference.settings.mutes, reference.detector.streams)
+    deaf[list(evidence.named) if evidence.firing else []] = True
+    return slow_findings(reference, drifted(reference.detector, month, deaf))
+
+
+def _checks(
+    reference: Reference,
+    window: WindowInput,
+    frame: pd.DataFrame,
+    outcomes: pd.DataFrame | None,
+    rows: Mapping[datetime, float],
+) -> list[Finding]:
+    """The checks that fail, on the window's rows and on its mature cohort's labels."""
+    settings = reference.settings
+    failed = check(frame, reference.layout, reference.limits, settings.min_rows)
+    failed += contract_findings(hold_against(reference, frame))
+    if outcomes is None:
+        return failed
+    cohort = rows.get(window.key.start - settings.lag * settings.width)
+    return failed + check_labels(outcomes, reference.limits, cohort, settings.min_rows)
+
+
+def _onset(finding: Finding, before: Incident, window: WindowInput, settings: Settings) -> datetime:
+    """When a check began to fail: when the first of the rows that it speaks of were predicted."""
+    late = settings.lag if finding.stream in LABEL_CHECKS else 0
+    return before.check_onsets.get((finding.stream, finding.feature), window.key.start - late * settings.width)
+
+
+def _retraining(
+    reference: Reference,
+    cause: Cause | None,
+    cohorts: Sequence[Cohort],
+    window: WindowInput,
+    last: datetime | None,
+) -> Retraining:
+    since = [c for c in cohorts if cause is not None and c.start >= cause.onset]
+    return decide(
+        reference.settings.policy,
+        cause,
+        labelled=sum(c.labelled for c in since),
+        risk=risk_since(cause.onset, since, reference.usual_loss) if cause is not None else None,
+        now=window.key.end,
+        last=last,
+    )
+
+
 def _status(findings: Sequence[Finding], *, firing: bool, judged: bool) -> Status:
     found = {f.status for f in findings}
     if firing or Status.PAGE in found:
@@ -136,11 +233,13 @@ def _status(findings: Sequence[Finding], *, firing: bool, judged: bool) -> Statu
 
 
 def _cohorts(
-    before: tuple[tuple[datetime, int], ...], window: WindowInput, outcomes: pd.DataFrame | None, settings: Settings
-) -> tuple[tuple[datetime, int], ...]:
+    before: tuple[Cohort, ...], window: WindowInput, outcomes: pd.DataFrame | None, settings: Settings
+) -> tuple[Cohort, ...]:
     """Mature labels by the start of the window that they were predicted in."""
     if outcomes is None:
         return before
-    everything = losses(outcomes).get("")
-    start = window.key.start - settings.lag * settings.width
-    return (*before, (start, everything.rows if everything else 0))
+    whole, start = whole_loss(outcomes), window.key.start - settings.lag * settings.width
+    weight = whole.get("weight", 0.0)
+    if weight <= 0:
+        return before
+    return (*before, Cohort(start, round(whole["rows"]), whole.get("loss", 0.0) / weight))

@@ -2,7 +2,10 @@
 
     <root>/<model>/v<version>/<baseline>/<start>_<end>/summary.parquet    inputs, attributions, scores
                                                        outcomes.parquet   labels of an earlier, mature cohort
+                                                       cells.parquet      the same labels by cells of slices
+                                                       arrivals.parquet   labels of younger cohorts, known by its end
                                                        verdict.json
+                                                       state.json         the fold up to here; may be deleted
 
 A file appears whole or not at all, and its name and bytes derive from the key alone: to rerun, to correct or to
 backfill a window is to write the same names again. Two runs of one window write the same bytes.
@@ -26,7 +29,10 @@ from whydrift.pipelines.verdict_json import from_json, to_json
 
 SUMMARY = "summary.parquet"
 OUTCOMES = "outcomes.parquet"
+CELLS = "cells.parquet"
+ARRIVALS = "arrivals.parquet"
 VERDICT = "verdict.json"
+STATE = "state.json"
 _TIME = "%Y%m%dT%H%M%SZ"
 _BASELINE_LENGTH = 16  # hex digits of the baseline's digest that name its folder
 
@@ -63,6 +69,28 @@ class Store:
             raise StoreError(
                 f"store {path}: is not a window summary ({error}); delete it and run the window again"
             ) from error
+
+    def has(self, key: WindowKey) -> bool:
+        """Whether the window was profiled."""
+        info: Any = self._fs.get_file_info(f"{self._folder(key)}/{SUMMARY}")
+        return bool(info.type == fs.FileType.File)
+
+    def read_part(self, key: WindowKey, part: str = SUMMARY) -> bytes | None:
+        """A part's bytes as they are stored; None where the window has no such part yet."""
+        return self._read(f"{self._folder(key)}/{part}")
+
+    def write_state(self, key: WindowKey, state: bytes) -> None:
+        self._write(f"{self._folder(key)}/{STATE}", state)
+
+    def drop_state(self, key: WindowKey) -> None:
+        """Remove a window's cached state if it has one."""
+        path = f"{self._folder(key)}/{STATE}"
+        try:
+            self._fs.delete_file(path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StoreError(f"store {path}: cannot be deleted: {error}") from error
 
     def write_verdict(self, verdict: Verdict) -> None:
         self._write(f"{self._folder(verdict.key)}/{VERDICT}", to_json(verdict))
