@@ -141,8 +141,9 @@ class Project:
         return json.loads(found[0].read_text()) if found else None
 
     def tree(self) -> dict[str, bytes]:
-        """All files of the store, scratch files included, by name."""
-        return {str(p.relative_to(self.store)): p.read_bytes() for p in sorted(self.store.rglob("*")) if p.is_file()}
+        """All files of the store, scratch files included, by name; but no cached state, of which two are kept."""
+        files = [p for p in sorted(self.store.rglob("*")) if p.is_file() and p.name != "state.json"]
+        return {str(p.relative_to(self.store)): p.read_bytes() for p in files}
 
     def active_runs(self, day: datetime) -> list[Any]:
         """The complete MLflow runs of a day's window that are not deleted."""

@@ -63,7 +63,7 @@ class TestModelAndBaseline:
         client.set_model_version_tag("meters", "2", "whydrift.baseline", digest)
         fails(own_registry.window("run", FIRST), 3, "BaselineError", "models:/meters/2 was made for meters 1")
 
-    @pytest.mark.parametrize("name", ["summaries.parquet", "background.parquet", "golden.parquet"])
+    @pytest.mark.parametrize("name", ["summaries.parquet", "background.parquet", "golden.parquet", "soundness.json"])
     def test_baseline_file_changed(self, own_registry, name):
         path = baseline_folder(own_registry) / name
         path.write_bytes(path.read_bytes() + b" ")
@@ -83,6 +83,12 @@ class TestModelAndBaseline:
         (baseline_folder(own_registry) / "manifest.json").write_text(text)
         fails(own_registry.window("run", FIRST), 3, "BaselineError", "models:/meters/1")
 
+    def test_manifest_of_an_older_format(self, own_registry):
+        path = baseline_folder(own_registry) / "manifest.json"
+        path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 1'))
+        result = own_registry.window("run", FIRST)
+        fails(result, 3, "BaselineError", "in another format (1, this one reads 2); make a new one with")
+
     def test_baseline_folder_removed(self, own_registry):
         shutil.rmtree(baseline_folder(own_registry))
         result = own_registry.window("run", FIRST)
@@ -92,6 +98,11 @@ class TestModelAndBaseline:
         project.configure(slices=["site", "kind"])
         result = project.window("run", FIRST)
         fails(result, 3, "BaselineError", "slices is ['site', 'kind'] now and was ['site']", "make a new one")
+
+    def test_groups_changed_since_the_baseline(self, project):
+        project.configure(groups={"weather": ["temp"]})
+        result = project.window("run", FIRST)
+        fails(result, 3, "BaselineError", "groups is {'weather': ['temp']} now and was", "make a new one")
 
     def test_slice_that_is_no_feature(self, own_registry):
         own_registry.configure(slices=["sight"])

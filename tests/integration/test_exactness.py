@@ -58,6 +58,8 @@ def test_hourly_summaries_merge_to_the_daily_one(project):
     assert merge(parts).to_bytes() == expected.to_bytes()
     assert merge(parts[::-1]).to_bytes() == expected.to_bytes()
     assert len({part.to_bytes() for part in parts}) == 24
+    blocks = {"rows", "input", "slice", "missing", "attribution", "phi", "group", "total", "quality", "score", "digest"}
+    assert blocks <= set(expected.frame()["block"])
 
     # All labels come within 40 hours, so that two days after its end an hour knows what the day knows.
     outcomes = [hourly.outcomes(hour) for hour in hours]

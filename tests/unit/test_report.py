@@ -122,10 +122,15 @@ def test_every_block_of_a_full_verdict_is_there_in_order(make_verdict):
         "What the model relies on",
         "What moved the score",
         "Calibration",
+        "Labels",
         "Slices",
+        "Slice search",
+        "Gaps between groups",
         "Findings",
         "Rows",
         "Budget",
+        "Soundness of the explanations",
+        "What other tools would say",
         "Identity",
     ]
     roles = [t for t in page.texts if t in ("Diagnosis.", "Validation.", "Knowledge.")]

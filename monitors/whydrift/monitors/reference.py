@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from whydrift.monitors import evidence as ev
-from whydrift.monitors.attribution import Cells, Moments, cells, moments, split_shift
+from whydrift.monitors.attribution import Cells, Moments, cells, moments
 from whydrift.monitors.checks import Limits, fit_limits
-from whydrift.monitors.diagnosis import SplitNull, fit_split_null
-from whydrift.monitors.policy import RetrainingPolicy
-from whydrift.monitors.streams import (
-    Loss,
-    UsualCalibration,
-    list_streams,
-    losses,
-    observe,
-    usual_calibration,
-)
+from whydrift.monitors.conformal import Residuals, read_residuals
+from whydrift.monitors.contract_sums import Measured
+from whydrift.monitors.expectations import Expectation, check_expectations, measure_all
+from whydrift.monitors.fairness import UsualGaps, fit_usual_gaps
+from whydrift.monitors.outcome_streams import Loss, UsualCalibration, losses, usual_calibration
+from whydrift.monitors.performance import usual_rates
+from whydrift.monitors.policy import RetrainingPolicy, UsualLoss, fit_usual_loss
+from whydrift.monitors.shifts import Null, fit_null, sums
+from whydrift.monitors.slices import SearchRules
+from whydrift.monitors.stream_input import StreamBaseline, StreamInput, fit_stream_baseline
+from whydrift.monitors.streams import list_streams, observe
 from whydrift.monitors.summary import Layout, WindowSummary, merge
-
-FloatArray = npt.NDArray[np.float64]
+from whydrift.monitors.threshold import Calibrated, calibrate
+from whydrift.monitors.verdict import Mute
+from whydrift.monitors.verdict_validation import ExpectationResult
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the owner says about one model; `lag` is the number of windows until a cohort's labels are mature."""
+    """What the owner says about one model; `lag` is the number of windows until a cohort's labels are mature.
+
+    `tolerances` are harmless shifts by kind of stream, in the units that the configuration documents; `calibrated` is
+    where `thresholds.page` comes from, None where that is the guaranteed one.
+    """
 
     width: timedelta
     min_rows: int
@@ -41,6 +46,12 @@ class Settings:
     period: timedelta
     groups: Mapping[str, Sequence[str]]
     policy: RetrainingPolicy
+    search: SearchRules = field(default_factory=SearchRules)
+    tolerances: Mapping[str, float] = field(default_factory=dict)
+    holidays: frozenset[date] = frozenset()
+    mutes: tuple[Mute, ...] = ()
+    expectations: tuple[Expectation, ...] = ()
+    calibrated: Calibrated | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +71,19 @@ class Reference:
     settings: Settings
     limits: Limits
     detector: ev.Detector
+    observations: tuple[ev.Observation, ...]
     moments: Moments
     cells: Cells
-    null: SplitNull
-    deviation: FloatArray
+    null: Null
+    streams: StreamBaseline
     frame: pd.DataFrame
     calibration: UsualCalibration
     losses: Mapping[str, Loss]
+    usual_loss: UsualLoss | None
+    gaps: UsualGaps
+    residuals: Residuals | None
     windows: int
+    reasons: Mapping[str, Measured | str]
 
 
 def refer(windows: Sequence[BaselineWindow], layout: Layout, settings: Settings, digests: dict[str, str]) -> Reference:
@@ -76,38 +92,85 @@ def refer(windows: Sequence[BaselineWindow], layout: Layout, settings: Settings,
     together = moments(whole, layout)
     if together is None:
         raise ValueError("a baseline needs explained rows")
-    deviation = np.maximum(np.sqrt(together.variance), 1e-9)
     frames = [w.summary.frame() for w in windows]
     outcomes = {w.start: w.outcomes.frame() for w in windows if w.outcomes is not None}
     lag = settings.lag * settings.width
     judged = [judged_moments(frame, layout, settings) for frame in frames]
-    observations = [
-        observe(w.start, now, outcomes.get(w.start - lag), layout, deviation, labels=settings.labels)
-        for w, now in zip(windows, judged, strict=True)
-    ]
-    reference_cells = cells(whole, layout)
+    fixed = fit_stream_baseline(
+        whole, together, [frame for frame, now in zip(frames, judged, strict=True) if now is not None], layout
+    )
+    fixed = replace(fixed, recalibrated=usual_rates(list(outcomes.values())))
+    observations = tuple(
+        observe(
+            StreamInput(w.start, frame, now, outcomes.get(w.start - lag), fixed.without(frame, layout)),
+            layout,
+            labels=settings.labels,
+        )
+        for w, frame, now in zip(windows, frames, judged, strict=True)
+    )
+    labelled = pd.concat(outcomes.values(), ignore_index=True) if outcomes else None
+    own = [outcomes.get(w.start) for w in windows]
+    shifts = [sums(cells(f, layout), now.rows) for f, now in zip(frames, judged, strict=True) if now is not None]
     return Reference(
         layout=layout,
         settings=settings,
-        limits=fit_limits(frames, layout, digests),
+        limits=fit_limits(frames, layout, digests, own),
         detector=ev.fit(
-            list_streams(layout, labels=settings.labels), observations, settings.width, settings.thresholds
+            _tolerant(list_streams(layout, labels=settings.labels), layout, settings),
+            observations,
+            settings.width,
+            settings.thresholds,
+            holidays=settings.holidays,
+            mutes=settings.mutes,
         ),
+        observations=observations,
         moments=together,
-        cells=reference_cells,
-        null=fit_split_null(
-            [
-                split_shift(reference_cells, cells(frame, layout))
-                for frame, now in zip(frames, judged, strict=True)
-                if now is not None
-            ],
-            len(layout.features),
-        ),
-        deviation=deviation,
+        cells=cells(whole, layout),
+        null=fit_null(whole, layout, shifts),
+        streams=fixed,
         frame=whole,
         calibration=usual_calibration(list(outcomes.values())),
-        losses=losses(pd.concat(outcomes.values(), ignore_index=True)) if outcomes else {},
+        losses=losses(labelled) if labelled is not None else {},
+        usual_loss=fit_usual_loss([late[""].mean for f in outcomes.values() if "" in (late := losses(f))]),
+        gaps=fit_usual_gaps(frames, list(outcomes.values()), layout),
+        residuals=read_residuals(labelled) if labelled is not None else None,
         windows=len(windows),
+        reasons=measure_all(settings.expectations, whole, layout, settings.min_rows),
+    )
+
+
+def hold_against(reference: Reference, frame: pd.DataFrame) -> tuple[ExpectationResult, ...]:
+    """What a window's frame says of each expectation."""
+    settings = reference.settings
+    return check_expectations(
+        settings.expectations, frame, reference.layout, settings.min_rows, usual=reference.reasons
+    )
+
+
+def calibrate_page(reference: Reference, rng: np.random.Generator) -> Calibrated:
+    """The page threshold that the baseline's own noise asks for; takes up to a minute, so do it once a baseline.
+
+    Raises ValueError for a baseline that is too short for a budget.
+    """
+    settings = reference.settings
+    return calibrate(
+        reference.detector.streams,
+        reference.observations,
+        settings.width,
+        settings.false_pages,
+        settings.period,
+        rng,
+        holidays=settings.holidays,
+    )
+
+
+def _tolerant(streams: Sequence[ev.Stream], layout: Layout, settings: Settings) -> tuple[ev.Stream, ...]:
+    """The streams with what the owner calls harmless, from units of the output or loss to those of the stream."""
+    units = {"score_mean": layout.scale, "bias": layout.loss_scale, "loss": layout.loss_scale**2}
+    given = settings.tolerances
+    return tuple(
+        replace(stream, tolerance=given[stream.kind] / units.get(stream.kind, 1.0)) if stream.kind in given else stream
+        for stream in streams
     )
 
 

@@ -10,6 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Literal
+
+from whydrift.monitors.verdict_labels import LabelView
+from whydrift.monitors.verdict_slices import FairnessGap, SliceSearch
+from whydrift.monitors.verdict_validation import ExpectationResult, RegressionCalibration
 
 SCHEMA_VERSION = 1
 
@@ -71,6 +76,7 @@ class Finding:
     message: str
     feature: str | None = None
     slice: str | None = None
+    group: str | None = None
     value: float | None = None
     baseline: float | None = None
     effect: float | None = None
@@ -99,8 +105,10 @@ class Cause:
 class Budget:
     """The stated false-alarm budget and what was spent.
 
-    `evidence` is the model-level e-detector now; a page needs `page_threshold`. By the budget lemma at
-    most `windows / page_threshold` false pages are expected in `windows` watched windows.
+    `evidence` is the model-level e-detector now; a page needs `page_threshold`. Where the `threshold` is guaranteed,
+    at most `windows / page_threshold` false pages are expected in `windows` watched windows, by the budget lemma.
+    Where it is calibrated, `simulated_false_pages` a period, with a 95 % interval, is what the baseline's own noise
+    came to in simulation, and `expected_false_pages` follows from it.
     """
 
     false_pages: float
@@ -113,6 +121,26 @@ class Budget:
     expected_false_pages: float
     learning: bool
     armed: bool
+    threshold: Literal["guaranteed", "calibrated"] = "guaranteed"
+    simulated_false_pages: float | None = None
+    simulated_interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mute:
+    """Streams that somebody chose not to hear of for a while: those that are all that it names.
+
+    It holds for windows that start in [since, until), whatever the day on which they are assessed. A muted stream
+    has no evidence and learns nothing: when the mute ends it is judged by what was normal before.
+    """
+
+    since: datetime
+    until: datetime
+    reason: str
+    kind: str | None = None
+    feature: str | None = None
+    slice: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +257,69 @@ class Retraining:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureSoundness:
+    """How far a feature's attributions can be trusted; each number is a part of its mean absolute attribution.
+
+    `error` is the sampling error of one row's attribution in this window, None where it is computed and not sampled.
+    `background` is the deviation between backgrounds, None where the explainer has none. `sensitivity` is the
+    largest change under noise.
+    """
+
+    feature: str
+    error: float | None = None
+    background: float | None = None
+    sensitivity: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodAgreement:
+    """Another method on the same rows: shares of the `top` features that agree, and the correlation of all ranks."""
+
+    method: str
+    rows: int
+    top: int
+    features: float
+    signs: float
+    ranks: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Soundness:
+    """Whether the explanations themselves hold; measured on golden rows when the baseline was made.
+
+    Of the window itself are `not_additive`, the share of rows whose attributions miss the output, and the features'
+    `error`. `noise` is in standard deviations of the inputs; `sensitivity` is a part of a row's attributions,
+    `lipschitz` in units of the output per standard deviation; None without a numeric feature.
+    """
+
+    explainer: str
+    rows: int
+    backgrounds: int
+    noise: float
+    sensitivity: float | None
+    lipschitz: float | None
+    agreement: MethodAgreement | None
+    features: tuple[FeatureSoundness, ...]
+    not_additive: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerStatistic:
+    """A number that another tool would show, with the threshold that it comes with; it has no part in the verdict.
+
+    `of` is `attribution`, `input`, or `model` for all features together; `alerts` is None without a threshold.
+    """
+
+    statistic: str
+    of: str
+    feature: str | None = None
+    value: float | None = None
+    threshold: float | None = None
+    alerts: bool | None = None
+    tool: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """All that is known of one window."""
 
@@ -249,3 +340,11 @@ class Verdict:
     missing_windows: int
     digests: dict[str, str]
     schema_version: int = SCHEMA_VERSION
+    soundness: Soundness | None = None
+    peers: tuple[PeerStatistic, ...] = ()
+    search: SliceSearch | None = None
+    labels: LabelView | None = None
+    fairness: tuple[FairnessGap, ...] = ()
+    expectations: tuple[ExpectationResult, ...] = ()
+    regression: RegressionCalibration | None = None
+    muted: tuple[Mute, ...] = ()

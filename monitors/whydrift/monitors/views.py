@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
@@ -12,9 +13,15 @@ from whydrift.monitors.assessment import Assessed
 from whydrift.monitors.attribution import cell_rates
 from whydrift.monitors.binning import MISSING
 from whydrift.monitors.checks import rows_seen, set_aside
+from whydrift.monitors.conformal import read_residuals, tell_regression
 from whydrift.monitors.evidence import smallest_detectable
-from whydrift.monitors.reference import Reference
-from whydrift.monitors.streams import MIN_LABELLED, all_slices, losses, score_mesh
+from whydrift.monitors.fairness import tell_gaps
+from whydrift.monitors.label_view import Arrivals, view_labels, with_bounds
+from whydrift.monitors.outcome_streams import MIN_LABELLED, all_slices, losses, score_mesh
+from whydrift.monitors.peer_table import Side, peer_table
+from whydrift.monitors.quality import in_window
+from whydrift.monitors.reference import Reference, hold_against
+from whydrift.monitors.slices import Searched, search
 from whydrift.monitors.summary import Layout
 from whydrift.monitors.verdict import (
     Budget,
@@ -22,12 +29,15 @@ from whydrift.monitors.verdict import (
     CauseKind,
     Detectable,
     FeatureAttribution,
+    PeerStatistic,
     RowCounts,
     ScoreShift,
     SliceResult,
+    Soundness,
     Status,
     Verdict,
 )
+from whydrift.monitors.verdict_validation import RegressionCalibration
 
 _HORIZONS = (2, 7, 14, 30)
 _BAND_SEED = 0  # the bands of equal cohorts are equal
@@ -44,8 +54,30 @@ _CAUSE_WORDS = {
 }
 
 
-def write_verdict(reference: Reference, assessed: Assessed, digests: dict[str, str]) -> Verdict:
-    """The verdict of one window."""
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What only the report needs: nothing of it is folded. `searched` are the cells of the trailing windows.
+
+    `arrivals` is what is known of labels on their way.
+    """
+
+    searched: Searched | None = None
+    arrivals: Arrivals | None = None
+
+
+_NOTHING_MORE = Extras()
+
+
+def write_verdict(
+    reference: Reference,
+    assessed: Assessed,
+    digests: dict[str, str],
+    soundness: Soundness | None = None,
+    extras: Extras = _NOTHING_MORE,
+) -> Verdict:
+    """The verdict of one window; `soundness` is what was measured when the baseline was made."""
+    labels = view_labels(reference, assessed, extras.arrivals) if extras.arrivals is not None else None
+    assessed = with_bounds(reference, assessed, labels.cohorts) if labels is not None else assessed
     cause = assessed.cause
     return Verdict(
         key=assessed.window.key,
@@ -62,8 +94,16 @@ def write_verdict(reference: Reference, assessed: Assessed, digests: dict[str, s
         calibration=_calibration(reference, assessed),
         slices=_slices(reference, assessed),
         rows=_rows(assessed),
+        labels=labels,
         missing_windows=assessed.missing_windows,
         digests=digests,
+        soundness=in_window(soundness, assessed.frame, reference.layout) if soundness is not None else None,
+        peers=_peers(reference, assessed),
+        muted=tuple(m for m in reference.settings.mutes if m.since <= assessed.window.key.start < m.until),
+        search=search(extras.searched, reference.layout, reference.settings.search) if extras.searched else None,
+        expectations=hold_against(reference, assessed.frame),
+        regression=_regression(reference, assessed),
+        fairness=tell_gaps(assessed.frame, assessed.outcomes, reference.gaps, reference.layout),
     )
 
 
@@ -89,6 +129,9 @@ def _too_few(reference: Reference, assessed: Assessed) -> str:
 
 def _budget(reference: Reference, assessed: Assessed) -> Budget:
     settings, evidence = reference.settings, assessed.evidence
+    expected, simulated = evidence.expected_false_pages, settings.calibrated
+    if simulated is not None:
+        expected = evidence.windows * (settings.width / settings.period) * simulated.interval[1]
     return Budget(
         false_pages=settings.false_pages,
         period_days=settings.period / timedelta(days=1),
@@ -97,9 +140,12 @@ def _budget(reference: Reference, assessed: Assessed) -> Budget:
         evidence=evidence.model,
         windows=evidence.windows,
         pages=evidence.pages,
-        expected_false_pages=evidence.expected_false_pages,
+        expected_false_pages=expected,
         learning=reference.detector.learning,
         armed=evidence.armed,
+        threshold="guaranteed" if simulated is None else "calibrated",
+        simulated_false_pages=simulated.false_pages if simulated is not None else None,
+        simulated_interval=simulated.interval if simulated is not None else None,
     )
 
 
@@ -171,7 +217,7 @@ def _calibration(reference: Reference, assessed: Assessed) -> CalibrationResult 
         return None
     everything, mesh = losses(assessed.outcomes).get(""), score_mesh(assessed.outcomes)
     fit = cal.cox(mesh) if mesh is not None else None
-    if everything is None or mesh is None or fit is None or everything.rows < MIN_LABELLED:
+    if everything is None or mesh is None or fit is None or everything.effective < MIN_LABELLED:
         return None
     settings, key = reference.settings, assessed.window.key
     return CalibrationResult(
@@ -191,35 +237,55 @@ def _calibration(reference: Reference, assessed: Assessed) -> CalibrationResult 
     )
 
 
+def _regression(reference: Reference, assessed: Assessed) -> RegressionCalibration | None:
+    """Of the newest mature cohort; None for a classifier, or where labels are too few, now or in the baseline."""
+    layout, settings, key = reference.layout, reference.settings, assessed.window.key
+    found = read_residuals(assessed.outcomes) if assessed.outcomes is not None and layout.residual_edges else None
+    if found is None or found.rows < MIN_LABELLED:
+        return None
+    late = settings.lag * settings.width
+    cohort = (key.start - late, key.end - late)
+    rows = _rows(assessed).labelled
+    return tell_regression(found, reference.residuals, layout.residual_edges, layout.loss_scale, cohort, rows)
+
+
 def _slices(reference: Reference, assessed: Assessed) -> tuple[SliceResult, ...]:
-    now, before = _slice_rows(assessed.frame), _slice_rows(reference.frame)
+    rows = _by_slice(assessed.frame, "rows")
+    now, before = _by_slice(assessed.frame, "weight"), _by_slice(reference.frame, "weight")
     loss = losses(assessed.outcomes) if assessed.outcomes is not None else {}
     unit = reference.layout.loss_scale**2
-    total, total_before = _all_rows(assessed.frame), _all_rows(reference.frame)
+    total, total_before = _whole(assessed.frame, "weight"), _whole(reference.frame, "weight")
     found = []
     for name in all_slices(reference.layout):
         own, old = loss.get(name), reference.losses.get(name)
         found.append(
             SliceResult(
                 slice=name,
-                rows=round(now.get(name, 0.0)),
+                rows=round(rows.get(name, 0.0)),
                 labelled=own.rows if own is not None else 0,
                 share=now.get(name, 0.0) / total if total else 0.0,
                 baseline_share=before.get(name, 0.0) / total_before if total_before else 0.0,
-                loss=own.mean * unit if own is not None and own.rows >= MIN_LABELLED else None,
-                baseline_loss=old.mean * unit if old is not None and old.rows >= MIN_LABELLED else None,
+                loss=own.mean * unit if own is not None and own.effective >= MIN_LABELLED else None,
+                baseline_loss=old.mean * unit if old is not None and old.effective >= MIN_LABELLED else None,
             )
         )
     return tuple(found)
 
 
-def _slice_rows(frame: pd.DataFrame) -> dict[str, float]:
-    block = frame[(frame["block"] == "slice") & (frame["stat"] == "rows")]
+def _by_slice(frame: pd.DataFrame, stat: str) -> dict[str, float]:
+    block = frame[(frame["block"] == "slice") & (frame["stat"] == stat)]
     return {str(k): float(v) for k, v in zip(block["slice"], block["value"], strict=True)}
 
 
-def _all_rows(frame: pd.DataFrame) -> float:
-    return float(frame.loc[(frame["block"] == "rows") & (frame["stat"] == "rows"), "value"].sum())
+def _whole(frame: pd.DataFrame, stat: str) -> float:
+    return float(frame.loc[(frame["block"] == "rows") & (frame["stat"] == stat), "value"].sum())
+
+
+def _peers(reference: Reference, assessed: Assessed) -> tuple[PeerStatistic, ...]:
+    if assessed.moments is None:
+        return ()
+    now, then = Side(assessed.frame, assessed.moments), Side(reference.frame, reference.moments)
+    return peer_table(now, then, reference.layout)
 
 
 def _rows(assessed: Assessed) -> RowCounts:

@@ -3,7 +3,9 @@
     manifest.json        ids and digests of model, explainer, background and configuration; layout; approver
     summaries.parquet    the window summaries that the statistics were fitted on
     background.parquet   the rows that absent features come from
-    golden.parquet       rows with their attributions, to be replayed against the live model
+    cells.parquet        outcomes of the period by cells of slices and of scores, and when its labels came
+    golden.parquet       rows with their attributions, which every profile replays through the live model
+    soundness.json       how far the attributions can be trusted, measured on golden rows
 
 Parquet and JSON only: nothing here executes on load.
 """
@@ -15,7 +17,8 @@ import importlib.metadata
 import json
 import logging
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,30 +30,52 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
-from whydrift.monitors.binning import fit_bins
+from whydrift.monitors.binning import fit_attribution_bins, fit_bins
 from whydrift.monitors.evidence import MIN_BASELINE_WINDOWS
+from whydrift.monitors.fairness import fit_fairness
+from whydrift.monitors.golden import Golden
+from whydrift.monitors.groups import find_groups
 from whydrift.monitors.reference import BaselineWindow
-from whydrift.monitors.summary import SCHEMA, Layout, WindowSummary
+from whydrift.monitors.summary import SCHEMA, Layout, WindowSummary, merge
+from whydrift.monitors.threshold import Calibrated
+from whydrift.monitors.verdict import Soundness
+from whydrift.pipelines.arriving import learn_arrivals
+from whydrift.pipelines.calibrating import calibrate, read_calibrated
 from whydrift.pipelines.config import Config
 from whydrift.pipelines.errors import BaselineError, ConfigError, NoDataError
 from whydrift.pipelines.explainers.protocol import Explainer
 from whydrift.pipelines.progress import progress
 from whydrift.pipelines.registry import LoadedModel, ModelVersion, Registry
-from whydrift.pipelines.rows import LogReader, Summariser, explainer_digest, make_explainer, total_set_aside
+from whydrift.pipelines.rows import (
+    LogReader,
+    Summariser,
+    explainer_digest,
+    learn_residuals,
+    make_explainer,
+    predictions,
+    total_set_aside,
+)
+from whydrift.pipelines.searching import find_slices
+from whydrift.pipelines.soundness import BACKGROUNDS, from_json, measure, to_json
 from whydrift.pipelines.sources.records import Records
 from whydrift.pipelines.window import split
 
 logger = logging.getLogger(__name__)
 
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 GOLDEN_ROWS = 500
+_EXPLAINED = 2000  # rows that show the output's scale and the range of each attribution
+_CORRELATED = 20_000  # rows that show which features move together
 DIFFERING = 0.01  # of the logged predictions, before it is worth a warning
-_MANIFEST, _SUMMARIES, _BACKGROUND, _GOLDEN = (
+_MANIFEST, _SUMMARIES, _CELLS, _BACKGROUND, _GOLDEN, _SOUNDNESS = (
     "manifest.json",
     "summaries.parquet",
+    "cells.parquet",
     "background.parquet",
     "golden.parquet",
+    "soundness.json",
 )
+_ATTRIBUTION = "attribution:"
 _LAYOUT = TypeAdapter(Layout)
 
 
@@ -58,15 +83,18 @@ _LAYOUT = TypeAdapter(Layout)
 class Baseline:
     """A baseline as it is used: its id is the sha256 over its files' digests.
 
-    `golden` has a sample's features, their attributions as `attribution:<feature>`, and the output.
+    `golden` is a sample of its rows with their answers.
     """
 
     id: str
     layout: Layout
     windows: tuple[BaselineWindow, ...]
+    cells: WindowSummary
     background: pd.DataFrame
-    golden: pd.DataFrame
+    golden: Golden
+    soundness: Soundness
     digests: dict[str, str]
+    calibrated: Calibrated | None
 
 
 def make(config: Config, registry: Registry, version: ModelVersion, *, approver: str) -> str:
@@ -92,18 +120,27 @@ def make(config: Config, registry: Registry, version: ModelVersion, *, approver:
     layout = _layout(config, model, explainer, frame)
     summariser = Summariser(log, explainer, layout, model.digest)
     answered = [summariser.answer(record) for record in progress(records, "asking the model")]
+    summaries = [summariser.summarise(record) for record in progress(answered, "explaining the reference period")]
+    cohorts = list(zip(windows, answered, strict=True))
+    layout, cells = find_slices(config, summariser, summaries, cohorts)
+    late = learn_residuals(replace(summariser, layout=layout), cohorts)
     made = [
-        BaselineWindow(window.start, summariser.summarise(record), summariser.outcomes(window, record))
-        for window, record in zip(progress(windows, "explaining the reference period"), answered, strict=True)
+        BaselineWindow(window.start, summary, late.outcomes(window, record))
+        for (window, record), summary in zip(cohorts, summaries, strict=True)
     ]
     _warn(version, layout, records, answered)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         golden = _explain_golden(_sample(frame, GOLDEN_ROWS, salt="golden"), explainer, list(model.features))
+        spare = _sample(frame, BACKGROUNDS * config.explainer.background_rows, salt="backgrounds")
+        (path / _SOUNDNESS).write_bytes(to_json(measure(config, model, explainer, background, golden, spare)))
         _write_summaries(path / _SUMMARIES, made)
+        (path / _CELLS).write_bytes(merge([cells, learn_arrivals(late, cohorts)]).to_bytes())
         for name, table in ((_BACKGROUND, background), (_GOLDEN, golden)):
             pq.write_table(pa.Table.from_pandas(table, preserve_index=False), path / name, compression="zstd")
-        manifest = _manifest(config, version, model, explainer, layout, path)
+        digests = {"model": model.digest, "explainer": explainer_digest(explainer)}
+        calibrated = calibrate(config, made, late.layout, digests)
+        manifest = _manifest(config, version, explainer, late.layout, path, digests, calibrated)
         manifest["approved_by"] = approver
         (path / _MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         registry.log_baseline(version, path, manifest["id"])
@@ -146,6 +183,13 @@ def load(config: Config, registry: Registry, version: ModelVersion) -> Baseline:
         path = registry.fetch_baseline(version, Path(folder))
         try:
             manifest: dict[str, Any] = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+            if manifest["schema_version"] != MANIFEST_VERSION:
+                made_by = manifest["libraries"]["whydrift"]
+                raise BaselineError(
+                    f"the baseline of {version.uri} was made by whydrift {made_by} in another format"
+                    f" ({manifest['schema_version']}, this one reads {MANIFEST_VERSION}); make a new one with"
+                    " `whydrift baseline`"
+                )
             files = manifest["files"]
             layout = _LAYOUT.validate_python(manifest["layout"])
         except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
@@ -161,9 +205,12 @@ def load(config: Config, registry: Registry, version: ModelVersion) -> Baseline:
             id=manifest["id"],
             layout=layout,
             windows=_read_summaries(path / _SUMMARIES),
+            cells=WindowSummary.from_bytes((path / _CELLS).read_bytes()),
             background=pq.read_table(path / _BACKGROUND).to_pandas(),
-            golden=pq.read_table(path / _GOLDEN).to_pandas(),
+            golden=_read_golden(path / _GOLDEN, layout),
+            soundness=from_json((path / _SOUNDNESS).read_bytes()),
             digests={"model": manifest["model_digest"], "explainer": manifest["explainer_digest"]},
+            calibrated=read_calibrated(config, manifest["calibrated"]),
         )
 
 
@@ -184,16 +231,22 @@ def _check_made_for(config: Config, version: ModelVersion, manifest: dict[str, A
         "baseline.end": config.baseline.end.isoformat(),
         "window.every": _seconds(config),
         "slices": list(config.slices),
+        "groups": {name: list(members) for name, members in config.groups.items()},
         "model.task": config.model.task,
         "labels": config.labels is not None,
+        "fairness": _asked(config.fairness.columns, config.fairness.threshold) if config.fairness else None,
     }
     then = {
         "baseline.start": manifest["start"],
         "baseline.end": manifest["end"],
         "window.every": manifest["window_seconds"],
         "slices": list(layout.slices),
+        "groups": {group.name: list(group.members) for group in layout.groups if not group.automatic},
         "model.task": layout.task,
         "labels": manifest["labels"],
+        "fairness": _asked([c.groups.name for c in layout.fairness.columns], layout.fairness.threshold)
+        if layout.fairness
+        else None,
     }
     for name, value in now.items():
         if value != then[name]:
@@ -204,23 +257,44 @@ def _check_made_for(config: Config, version: ModelVersion, manifest: dict[str, A
 
 
 def _layout(config: Config, model: LoadedModel, explainer: Explainer, frame: pd.DataFrame) -> Layout:
-    unknown = [s for s in config.slices if s not in model.features]
-    if unknown:
-        raise ConfigError(f"slices: {unknown[0]!r} is no feature of the model; it has {', '.join(model.features)}")
-    strangers = {m for members in config.groups.values() for m in members} - set(model.features)
-    if strangers:
-        raise ConfigError(f"groups: {min(strangers)!r} is no feature of the model; it has {', '.join(model.features)}")
-    output = explainer.explain(_sample(frame, 2000, salt="scale")[list(model.features)]).output
-    spread = float(output.std()) or 1.0
-    return Layout(
+    _refuse_strangers(config, model)
+    sample = explainer.explain(_sample(frame, _EXPLAINED, salt="scale")[list(model.features)])
+    scale = float(2.0 ** np.round(np.log2(float(sample.output.std()) or 1.0)))
+    values = np.where(np.isfinite(sample.values), sample.values, np.nan)  # rows that cannot be explained
+    binary = config.model.task == "binary"
+    layout = Layout(
         task=config.model.task,
         link=explainer.link,
-        scale=float(2.0 ** np.round(np.log2(spread))),
-        loss_scale=1.0 if config.model.task == "binary" else float(2.0 ** np.round(np.log2(spread))),
+        scale=scale,
+        loss_scale=1.0 if binary else scale,
         features=tuple(fit_bins(name, frame[name]) for name in model.features),
+        attributions=tuple(map(fit_attribution_bins, model.features, values.T / scale)),
         slices=tuple(config.slices),
+        groups=find_groups(config.groups, _sample(frame, _CORRELATED, salt="groups")[list(model.features)]),
+        predictions=None if binary else fit_bins("prediction", pd.Series(predictions(explainer, sample))),
         prediction_tolerance=config.inference_log.prediction_tolerance,
     )
+    fairness = config.fairness
+    if fairness is None:
+        return layout
+    try:
+        return fit_fairness(frame, layout, fairness.columns, fairness.threshold, fairness.reference)
+    except ValueError as error:
+        raise ConfigError(f"fairness: {error}") from error
+
+
+def _refuse_strangers(config: Config, model: LoadedModel) -> None:
+    named = {
+        "slices": config.slices,
+        "groups": [member for members in config.groups.values() for member in members],
+        "slice_search.columns": () if config.slice_search.columns == "auto" else config.slice_search.columns,
+        "fairness.columns": config.fairness.columns if config.fairness is not None else (),
+        "expectations": [feature for item in config.expectations for _, feature in item.features()],
+    }
+    for where, columns in named.items():
+        if strangers := sorted(set(columns) - set(model.features)):
+            known = ", ".join(model.features)
+            raise ConfigError(f"{where}: {strangers[0]!r} is no feature of the model; it has {known}")
 
 
 def _sample(frame: pd.DataFrame, rows: int, *, salt: str) -> pd.DataFrame:
@@ -234,28 +308,44 @@ def _explain_golden(rows: pd.DataFrame, explainer: Explainer, features: list[str
     golden = rows[features].copy()
     explanation = explainer.explain(golden)
     for j, name in enumerate(features):
-        golden[f"attribution:{name}"] = explanation.values[:, j]
-    golden["output"] = explanation.output
+        golden[f"{_ATTRIBUTION}{name}"] = explanation.values[:, j]
+    golden["output:"] = explanation.output
     return golden
 
 
+def _read_golden(path: Path, layout: Layout) -> Golden:
+    frame = pq.read_table(path).to_pandas()
+    return Golden(
+        features=frame[list(layout.names)],
+        values=frame[[f"{_ATTRIBUTION}{name}" for name in layout.names]].to_numpy(np.float64),
+        output=frame["output:"].to_numpy(np.float64),
+    )
+
+
 def _manifest(
-    config: Config, version: ModelVersion, model: LoadedModel, explainer: Explainer, layout: Layout, folder: Path
+    config: Config,
+    version: ModelVersion,
+    explainer: Explainer,
+    layout: Layout,
+    folder: Path,
+    digests: dict[str, str],
+    calibrated: dict[str, Any] | None,
 ) -> dict[str, Any]:
     manifest: dict[str, Any] = {
         "schema_version": MANIFEST_VERSION,
         "model": version.name,
         "model_version": version.version,
-        "model_digest": model.digest,
+        "model_digest": digests["model"],
         "explainer": {"name": explainer.name, "parameters": dict(explainer.parameters)},
-        "explainer_digest": explainer_digest(explainer),
+        "explainer_digest": digests["explainer"],
         "config_digest": config.digest(),
         "start": config.baseline.start.isoformat(),
         "end": config.baseline.end.isoformat(),
         "window_seconds": _seconds(config),
         "labels": config.labels is not None,
+        "calibrated": calibrated,
         "layout": _LAYOUT.dump_python(layout, mode="json"),
-        "files": {name: _sha256(folder / name) for name in (_SUMMARIES, _BACKGROUND, _GOLDEN)},
+        "files": {name: _sha256(folder / name) for name in (_SUMMARIES, _CELLS, _BACKGROUND, _GOLDEN, _SOUNDNESS)},
         "libraries": {name: importlib.metadata.version(name) for name in ("whydrift", "numpy", "pandas", "pyarrow")},
     }
     return {**manifest, "id": _identity(manifest)}
@@ -290,6 +380,10 @@ def _read_summaries(path: Path) -> tuple[BaselineWindow, ...]:
         BaselineWindow(start, part(start, "summary") or WindowSummary.zero(), part(start, "outcomes"))
         for start in sorted(pc.unique(table["start"]).to_pylist())
     )
+
+
+def _asked(columns: Sequence[str], threshold: float) -> dict[str, Any]:
+    return {"columns": list(columns), "threshold": threshold}
 
 
 def _seconds(config: Config) -> int:

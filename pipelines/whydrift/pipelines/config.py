@@ -17,20 +17,26 @@ from typing import Any, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from whydrift.pipelines.contracts import Expected, mistakes
 from whydrift.pipelines.errors import ConfigError
 from whydrift.pipelines.sections import (
     Allowance,
     Baseline,
     BudgetSection,
+    Calendar,
     Explainer,
+    Fairness,
     Gate,
     InferenceLog,
     Job,
     Labels,
     MLflow,
     Model,
+    Mute,
     Retraining,
     Section,
+    SliceSearch,
+    Tolerances,
     Windows,
     write_duration,
 )
@@ -52,7 +58,13 @@ class Config(Section):
     baseline: Baseline
     slices: tuple[str, ...] = Field((), description="Features of the model whose values are watched as slices.")
     groups: dict[str, tuple[str, ...]] = Field({}, description="Names for sets of features, e.g. one upstream feed.")
+    slice_search: SliceSearch = SliceSearch()
+    fairness: Fairness | None = None
+    expectations: tuple[Expected, ...] = Field((), description="What the model must, and must not, rely on.")
     budget: BudgetSection = BudgetSection()
+    tolerances: Tolerances = Tolerances()
+    calendar: Calendar = Calendar()
+    mutes: tuple[Mute, ...] = ()
     retraining: Retraining = Retraining()
     gate: Gate = Gate()
     job: Job = Job()
@@ -75,6 +87,12 @@ class Config(Section):
                 raise ValueError(f"baseline.{name}: {time:%FT%TZ} does not lie on a boundary of windows of {width}")
         return self
 
+    @model_validator(mode="after")
+    def _fairness_is_of_a_classifier(self) -> Self:
+        if self.fairness is not None and self.model.task != "binary":
+            raise ValueError(f"fairness: rates need model.task binary, it is {self.model.task}; leave the section out")
+        return self
+
     @property
     def experiment(self) -> str:
         return self.mlflow.experiment or f"whydrift/{self.model.name}"
@@ -86,8 +104,15 @@ class Config(Section):
             return 0
         return -(-self.labels.mature_after // self.window.every)
 
+    @property
+    def label_horizon(self) -> int:
+        """Windows between a prediction's and the one by which no more labels are expected."""
+        if self.labels is None:
+            return 0
+        return -(-(self.labels.complete_after or 2 * self.labels.mature_after) // self.window.every)
+
     def windows_in(self, allowance: Allowance) -> float:
-        """Windows to one accepted false alarm: the e-detector's threshold (METHODS: the budget lemma)."""
+        """Windows to one accepted false alarm: the e-detector's threshold (the budget lemma)."""
         return (allowance.per / self.window.every) / allowance.false_alarms
 
     def digest(self) -> str:
@@ -124,6 +149,9 @@ def load(path: Path) -> Config:
         config = Config.model_validate(_expand(raw, root, path, ()))
     except ValidationError as error:
         raise ConfigError("\n".join(_describe(error, root, path))) from error
+    if wrong := list(mistakes(config.expectations, config.groups, config.slices)):
+        lines = [f"{path}:{_line(root, where)}: {_dotted(where)}: {text}" for where, text in wrong]
+        raise ConfigError("\n".join(lines))
     return _resolve(config, path.resolve().parent)
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 
-from whydrift.monitors.evidence import Thresholds
-from whydrift.monitors.policy import RetrainingPolicy
-from whydrift.monitors.reference import Reference, Settings, refer
+from whydrift.monitors.label_view import UsualLabels, fit_usual_labels
+from whydrift.monitors.reference import Reference, refer
 from whydrift.monitors.verdict import WindowKey
 from whydrift.pipelines import baseline as baselines
 from whydrift.pipelines.config import Config
+from whydrift.pipelines.contracts import expectations
 from whydrift.pipelines.errors import ConfigError, NoDataError
 from whydrift.pipelines.registry import ModelVersion, Registry
 from whydrift.pipelines.rows import LogReader, Summariser, make_explainer
+from whydrift.pipelines.settings import settings
 from whydrift.pipelines.store import Store
 from whydrift.pipelines.window import Window, split
 
@@ -45,11 +46,21 @@ class Job:
         model = self.registry.load(self.version)
         explainer = make_explainer(self.config, model, self.baseline.background)
         log = LogReader(self.config, self.version, model.features)
-        return Summariser(log, explainer, self.baseline.layout, model.digest)
+        return Summariser(log, explainer, self.baseline.layout, model.digest, self.baseline.golden)
 
     @cached_property
     def reference(self) -> Reference:
-        return refer(self.baseline.windows, self.baseline.layout, settings(self.config), self.baseline.digests)
+        made = self.baseline
+        expected = expectations(self.config.expectations, made.layout)
+        said = replace(settings(self.config, made.calibrated), expectations=expected)
+        return refer(made.windows, made.layout, said, made.digests)
+
+    @cached_property
+    def usual_labels(self) -> UsualLabels:
+        """What the baseline says of labels on their way."""
+        made = self.baseline
+        outcomes = [window.outcomes for window in made.windows if window.outcomes is not None]
+        return fit_usual_labels(made.cells, outcomes, made.layout)
 
     def key(self, window: Window) -> WindowKey:
         """What the window's results are filed under."""
@@ -60,26 +71,6 @@ class Job:
             start=window.start,
             end=window.end,
         )
-
-
-def settings(config: Config) -> Settings:
-    """The configuration as the monitors take it."""
-    budget, retraining = config.budget, config.retraining
-    return Settings(
-        width=config.window.every,
-        min_rows=config.window.min_rows,
-        labels=config.labels is not None,
-        lag=config.label_lag,
-        thresholds=Thresholds(page=config.windows_in(budget.page), ticket=config.windows_in(budget.ticket)),
-        false_pages=budget.page.false_alarms,
-        period=budget.page.per,
-        groups=config.groups,
-        policy=RetrainingPolicy(
-            causes=frozenset(retraining.causes),
-            min_labelled_rows=retraining.min_labelled_rows,
-            cooldown=retraining.cooldown,
-        ),
-    )
 
 
 def refuse_unfit(config: Config, windows: Sequence[Window]) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 
+from whydrift.monitors.cell_sums import summarise_cells
 from whydrift.monitors.checks import rows_seen
-from whydrift.monitors.summary import merge
+from whydrift.monitors.summary import merge, summarise_outcomes
+from whydrift.pipelines.arriving import arrivals, asked, audit
 from whydrift.pipelines.job import Job
-from whydrift.pipelines.store import OUTCOMES
+from whydrift.pipelines.store import ARRIVALS, CELLS, OUTCOMES
 from whydrift.pipelines.window import Window
 
 logger = logging.getLogger(__name__)
@@ -16,15 +18,25 @@ logger = logging.getLogger(__name__)
 def profile(job: Job, window: Window) -> None:
     """Read, explain and summarise a window, and store the summary under its key.
 
-    With it goes the summary of the cohort whose labels matured by the window's end. Outcomes are written first:
-    a window is there when its `summary` is, and a kill between the two is mended by the next run.
+    With it go the summary of the cohort whose labels matured by the window's end, and what is known of the labels of
+    younger ones. The summary is written last: a window is there when its `summary` is, and a kill before that is
+    mended by the next run. It also holds how the golden rows are answered, counted once a profile: merged windows hold
+    the sums of their replays.
     """
     key = job.key(window)
     records = job.summariser.log.read(window)
-    outcomes = job.summariser.outcomes(window.shifted(-job.config.label_lag))
-    if outcomes is not None:
-        job.store.write_summary(key, outcomes, OUTCOMES)
-    summary = merge([job.summariser.summarise(records), job.summariser.stray_labels(window)])
+    summariser = job.summariser
+    cohort = window.shifted(-job.config.label_lag)
+    matured, events = summariser.matured(cohort), asked(summariser, window)
+    parts = [summariser.summarise(records), summariser.replayed]
+    if matured is not None and events is not None:
+        outcomes = [summarise_outcomes(matured, summariser.layout), audit(summariser, cohort, events)]
+        job.store.write_summary(key, merge(outcomes), OUTCOMES)
+        if summariser.layout.searched:
+            job.store.write_summary(key, summarise_cells(matured, summariser.layout), CELLS)
+        job.store.write_summary(key, arrivals(summariser, window, events), ARRIVALS)
+        parts.append(summariser.stray_labels(window, events))
+    summary = merge(parts)
     job.store.write_summary(key, summary)
     seen = rows_seen(summary.frame())
     if not seen:

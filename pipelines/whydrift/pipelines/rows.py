@@ -7,11 +7,15 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from whydrift.monitors.conformal import fit_residual_edges
+from whydrift.monitors.expectations import Expectation, summarise_contracts
+from whydrift.monitors.golden import Golden, compare
 from whydrift.monitors.summary import (
     Explained,
     Layout,
@@ -24,6 +28,7 @@ from whydrift.monitors.summary import (
     summarise_outcomes,
 )
 from whydrift.pipelines.config import Config
+from whydrift.pipelines.contracts import expectations
 from whydrift.pipelines.errors import SchemaError
 from whydrift.pipelines.explainers.choose import choose
 from whydrift.pipelines.explainers.protocol import Explainer, Explanation, FloatArray
@@ -34,6 +39,8 @@ from whydrift.pipelines.sources.table import TableSource, read_labels
 from whydrift.pipelines.window import Window
 
 BATCH = 65_536  # rows explained at once: bounds memory; a row's attributions do not depend on its batch
+
+_RECORD = ("event_id", "prediction", "weight")
 
 SOURCES = {"table": TableSource}
 
@@ -53,14 +60,31 @@ class LogReader:
         return source.read(window, self.features)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Summariser:
-    """Reduces records against a baseline's layout, explained by the deployed model's explainer."""
+    """Reduces records against a baseline's layout, explained by the deployed model's explainer.
+
+    `golden` are the rows that the baseline keeps with their answers; None while it is being made.
+    """
 
     log: LogReader
     explainer: Explainer
     layout: Layout
     model_digest: str
+    golden: Golden | None = None
+
+    @cached_property
+    def replayed(self) -> WindowSummary:
+        """How the golden rows are answered now; asked once, because model and explainer live as long as this does."""
+        if self.golden is None:
+            return WindowSummary.zero()
+        now = self.explainer.explain(self.golden.features)
+        return compare(self.golden, now.values, now.output, scale=self.layout.scale, error=now.error)
+
+    @cached_property
+    def expected(self) -> tuple[Expectation, ...]:
+        """What the owner expects of the model's reasons; raises ConfigError if the layout does not have it."""
+        return expectations(self.log.config.expectations, self.layout)
 
     def summarise(self, records: Records) -> WindowSummary:
         """Explain the records and reduce them, with what was set aside and who explained."""
@@ -80,8 +104,9 @@ class Summariser:
                 values=explanation.values[finite],
                 output=explanation.output[finite],
                 base=explanation.base,
+                error=None if explanation.error is None else explanation.error[finite],
             )
-            parts.append(summarise(explained, self.layout))
+            parts += [summarise(explained, self.layout), summarise_contracts(explained, self.layout, self.expected)]
         digests = {"model": self.model_digest, "explainer": explainer_digest(self.explainer)}
         return merge([*parts, count_digests(digests, len(records.frame))])
 
@@ -92,7 +117,12 @@ class Summariser:
         return Records(frame.assign(prediction=predictions(self.explainer, explanation)), records.set_aside)
 
     def outcomes(self, cohort: Window, records: Records | None = None) -> WindowSummary | None:
-        """The cohort's labels that came within their time to mature; None where the model has none.
+        """The summary of the cohort's `matured` rows; None where the model has no labels."""
+        batch = self.matured(cohort, records)
+        return None if batch is None else summarise_outcomes(batch, self.layout)
+
+    def matured(self, cohort: Window, records: Records | None = None) -> Outcomes | None:
+        """The cohort's rows whose labels came within their time to mature; None where the model has none.
 
         The cohort's records are read from the log unless they are given.
         Whenever this runs, the answer is the same: labels that came later do not count.
@@ -106,30 +136,39 @@ class Summariser:
         try:
             records = records or self.log.read(cohort)
         except SchemaError:  # the cohort's own window has said so; this one is to be judged all the same
-            return WindowSummary.zero()
+            records = Records(pd.DataFrame(columns=[*_RECORD, *self.log.features]), {})
         joined = records.frame.merge(arrived.frame[["event_id", "label"]], on="event_id", how="inner")
-        batch = Outcomes(
+        return Outcomes(
             features=joined[list(self.log.features)],
             prediction=joined["prediction"].to_numpy(np.float64),
             weight=joined["weight"].to_numpy(np.float64),
             label=joined["label"].to_numpy(np.float64),
         )
-        return summarise_outcomes(batch, self.layout)
 
-    def stray_labels(self, window: Window) -> WindowSummary:
-        """Counts of labels that arrived in the window and fit no record of the windows that they can belong to."""
+    def stray_labels(self, window: Window, asked: pd.DataFrame) -> WindowSummary:
+        """Counts of labels that arrived in the window and fit no record `asked` in the time that they can belong to."""
         labels = self.log.config.labels
         if labels is None:
             return WindowSummary.zero()
         arrived = read_labels(labels, window.start, window.end)
-        earliest = window.shifted(-self.log.config.label_lag).start
-        events = replace(self.log, features={})  # who was asked, not what: far fewer columns to read
-        known = events.read(Window(earliest, window.end)).frame["event_id"]
-        strays = int((~arrived.frame["event_id"].isin(set(known))).sum())
+        strays = int((~arrived.frame["event_id"].isin(set(asked["event_id"]))).sum())
         counts = Counter(arrived.set_aside)
         if strays:
             counts["label_without_record"] = strays
         return count_set_aside(counts)
+
+
+def learn_residuals(summariser: Summariser, cohorts: Iterable[tuple[Window, Records]]) -> Summariser:
+    """The summariser with the quantiles of a regression's residuals over the cohorts; without labels as it is."""
+    layout = summariser.layout
+    if layout.task != "regression":
+        return summariser
+    batches = [batch for cohort, records in cohorts if (batch := summariser.matured(cohort, records)) is not None]
+    if not batches:
+        return summariser
+    residuals = np.concatenate([batch.label - batch.prediction for batch in batches]) / layout.loss_scale
+    edges = fit_residual_edges(residuals, np.concatenate([batch.weight for batch in batches]))
+    return replace(summariser, layout=replace(layout, residual_edges=edges))
 
 
 def predictions(explainer: Explainer, explanation: Explanation) -> FloatArray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema, model_validator
@@ -120,6 +120,11 @@ class LabelColumns(Section):
     event_id: str = "event_id"
     label: str = "label"
     label_time: str = "label_time"
+    audit: str | None = Field(
+        None,
+        description="The chance with which a row was drawn for labelling, in (0, 1]; empty where it was labelled for"
+        " another reason.",
+    )
 
 
 class Labels(Section):
@@ -132,6 +137,17 @@ class Labels(Section):
     mature_after: Duration = Field(
         timedelta(days=7), description="So long after its window's end a cohort is taken to have its labels."
     )
+    complete_after: Duration | None = Field(
+        None,
+        description="So long after it labels hardly ever come; how fast they do is learned from the baseline's windows"
+        " that have them all. Default: twice mature_after.",
+    )
+
+    @model_validator(mode="after")
+    def _completes_after_maturing(self) -> Self:
+        if self.complete_after is not None and self.complete_after < self.mature_after:
+            raise ValueError("complete_after: must not be before mature_after")
+        return self
 
 
 class Explainer(Section):
@@ -166,6 +182,96 @@ class BudgetSection(Section):
 
     page: Allowance = Allowance(false_alarms=1, per=timedelta(days=90))
     ticket: Allowance = Allowance(false_alarms=1, per=timedelta(days=7))
+    threshold: Literal["guaranteed", "calibrated"] = Field(
+        "guaranteed",
+        description="Of pages. guaranteed: by a theorem, several times quieter than allowed. calibrated: the fastest"
+        " that keeps the budget in a simulation of the baseline's own noise, run by `whydrift baseline`.",
+    )
+
+
+class Tolerances(Section):
+    """Harmless lasting shifts by kind of stream: one that stays within neither pages nor tickets."""
+
+    share: float = Field(0, ge=0, description="Of the log of a feature's share: 0.05 is five per cent of it.")
+    level: float = Field(0, ge=0, description="Of a mean attribution, in its standard deviations over baseline rows.")
+    shape: float = Field(0, ge=0, description="Of an attribution's distance, in its usual ones to the power of 2/3.")
+    response: float = Field(0, ge=0, description="Of how inputs are answered, as shape.")
+    group_share: float = Field(0, ge=0, description="As share, of a group's sum.")
+    group_level: float = Field(0, ge=0, description="As level, of a group's sum.")
+    score_mean: float = Field(0, ge=0, description="Of the mean output: log-odds, or units of the prediction.")
+    score_shape: float = Field(0, ge=0, description="Of the scores' distance, as shape.")
+    effective_features: float = Field(0, ge=0, description="Of the log of their number: 0.05 is five per cent.")
+    residual: float = Field(0, ge=0, description="Of the log of what explanations miss: 0.05 is five per cent.")
+    calibration_intercept: float = Field(0, ge=0, description="In log-odds.")
+    calibration_slope: float = Field(0, ge=0, description="Of Cox's slope, 1 if calibrated.")
+    smece: float = Field(0, ge=0, description="Of the smooth calibration error, a probability.")
+    bias: float = Field(0, ge=0, description="Of a regression's mean error, in units of the label.")
+    coverage: float = Field(0, ge=0, description="Of the arcsine of the root of a regression's coverage.")
+    loss: float = Field(0, ge=0, description="Of a mean squared error: Brier score, or squared units of the label.")
+    estimated_loss: float = Field(0, ge=0, description="Of the Brier score that the scores alone lead to expect.")
+    estimated_error: float = Field(0, ge=0, description="Of the share of wrong answers that they lead to expect.")
+    gap_selection: float = Field(0, ge=0, description="Of the log of a ratio of rates: 0.05 is five per cent.")
+    gap_tpr: float = Field(0, ge=0, description="As gap_selection.")
+    gap_fpr: float = Field(0, ge=0, description="As gap_selection.")
+    gap_calibration: float = Field(0, ge=0, description="As gap_selection.")
+
+
+class Calendar(Section):
+    """Days that are unlike others of their weekday; that they are so is learned, not given."""
+
+    holidays: tuple[date, ...] = Field(
+        (), description="UTC days. All share one effect a stream; those of the baseline teach it."
+    )
+
+
+class Mute(Section):
+    """Streams that are not to be heard of for a while: all that fit what is named here."""
+
+    since: Time = Field(description="The first window that is muted starts here or later.")
+    until: Time = Field(description="The first window that speaks again starts here or later.")
+    reason: str = Field(min_length=1)
+    kind: str | None = Field(None, description="A kind of stream, see tolerances.")
+    feature: str | None = None
+    slice: str | None = Field(None, description="As the report names it, e.g. carrier=AA.")
+    group: str | None = None
+
+    @model_validator(mode="after")
+    def _mutes_something_for_a_time(self) -> Self:
+        if self.until <= self.since:
+            raise ValueError("until: must be after since")
+        if self.kind is self.feature is self.slice is self.group is None:
+            raise ValueError("names nothing to mute: set kind, feature, slice or group")
+        if self.kind is not None and self.kind not in Tolerances.model_fields:
+            raise ValueError(f"kind: {self.kind!r} is none of {', '.join(Tolerances.model_fields)}")
+        return self
+
+
+class SliceSearch(Section):
+    """The search for slices where the model is wrong more often; it shows and does not page. It needs labels.
+
+    Columns and promoted slices are fixed when the baseline is made.
+    """
+
+    columns: Literal["auto"] | tuple[str, ...] = Field(
+        "auto", description="Features that slices are made of; auto: the configured slices, then the most important."
+    )
+    max_columns: int = Field(12, ge=0, le=15, description="How many of them; 0 searches nothing.")
+    min_rows: int = Field(200, ge=10, description="Labelled rows in the newest 28 windows; smaller cells are left out.")
+    min_effect: float = Field(1.2, ge=1, description="Mean loss by that of other rows, or by how much that rose.")
+    false_discoveries: float = Field(0.05, gt=0, lt=1, description="Expected share of false ones among those shown.")
+    promote: int = Field(
+        10, ge=0, le=20, description="Slices found in the baseline whose losses are watched, at a tenth of the budget."
+    )
+
+
+class Fairness(Section):
+    """Gaps between groups: selection rate, true and false positive rate, and calibration; of a classifier."""
+
+    columns: tuple[str, ...] = Field(min_length=1, description="Features of the model whose values are groups.")
+    threshold: float = Field(0.5, gt=0, lt=1, description="The prediction from which on a row is selected.")
+    reference: dict[str, str] = Field(
+        {}, description="By column the group that others are compared with, e.g. sex: sex=F; default the largest."
+    )
 
 
 class Retraining(Section):

@@ -11,6 +11,7 @@ from whydrift.monitors.verdict import Verdict
 from whydrift.pipelines.errors import NoDataError
 from whydrift.pipelines.job import Job
 from whydrift.pipelines.outputs import evidently_view, report
+from whydrift.pipelines.outputs.wording import mute_sentence
 from whydrift.pipelines.publish import history, report_path, write_file, write_report
 from whydrift.pipelines.verdict_json import to_json
 from whydrift.pipelines.window import Window
@@ -73,6 +74,7 @@ def as_text(verdict: Verdict) -> str:
         f"  budget   {evidence}, a page needs {budget.page_threshold:.0f}",
         f"  spent    {pages}, {budget.expected_false_pages:.2f} false ones expected at most",
         f"  retrain  {asked}: {verdict.retraining.reason}",
+        *(f"  muted    {mute_sentence(mute)}" for mute in verdict.muted),
     ]
     return "\n".join(lines)
 
@@ -94,5 +96,5 @@ def _evidently(job: Job, verdict: Verdict, link: str) -> str:
     rows = log.read(Window(verdict.key.start, verdict.key.end)).frame[list(log.features)]
     rows = rows.sample(min(len(rows), _SAMPLE), random_state=0)
     current = pd.DataFrame(explainer.explain(rows).values, columns=[f"shap__{name}" for name in rows.columns])
-    golden = job.baseline.golden[[f"attribution:{name}" for name in rows.columns]]
-    return evidently_view.render(golden.set_axis(current.columns, axis=1), current, report_link=link)
+    before = pd.DataFrame(job.baseline.golden.values, columns=current.columns)
+    return evidently_view.render(before, current, report_link=link)

@@ -75,7 +75,15 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (wording.number, wording.signed, wording.percent, wording.when, wording.words, wording.in_units)
+    filters = (
+        wording.number,
+        wording.signed,
+        wording.percent,
+        wording.when,
+        wording.words,
+        wording.in_units,
+        wording.from_log,
+    )
     environment.filters |= {f.__name__: f for f in filters}
     return environment
 

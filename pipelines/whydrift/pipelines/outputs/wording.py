@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime, timedelta
 
-from whydrift.monitors.verdict import Detectable, Finding, Status, Verdict
+from whydrift.monitors.verdict import Budget, Detectable, Finding, Mute, Status, Verdict
 
 NOTHING = "–"
 _NBSP = "\N{NO-BREAK SPACE}"
-_RATES = {"share", "missing_rate", "unseen_rate", "set_aside", "additivity", "prediction_differs"}  # streams in [0, 1]
+# Streams in [0, 1].
+_RATES = {"share", "group_share", "missing_rate", "unseen_rate", "set_aside", "additivity", "prediction_differs"}
+_RATES |= {"coverage"}
 
 MEANING = {
     Status.OK: "nothing to do",
@@ -48,6 +50,15 @@ def signed(value: float | None) -> str:
     ('+0.210', '−0.210', '0')
     """
     return "+" + number(value) if value is not None and value > 0 else number(value)
+
+
+def from_log(value: float | None) -> str:
+    """A ratio of which the logarithm is given.
+
+    >>> from_log(0.0), from_log(-0.2231), from_log(None)
+    ('1', '0.800', '–')
+    """
+    return number(None if value is None else math.exp(min(value, 300.0)))
 
 
 def percent(value: float | None) -> str:
@@ -92,7 +103,7 @@ def calibration_absent(verdict: Verdict) -> str:
         return absent(verdict)
     if not verdict.rows.labelled:
         return "no mature labels reached this window: none are configured, or they have not arrived"
-    return f"{verdict.rows.labelled:,} labelled rows are too few for it, or the model is not a binary classifier"
+    return f"{verdict.rows.labelled:,} labelled rows are too few for it, now or in the baseline of a regression"
 
 
 def budget_sentences(verdict: Verdict) -> list[str]:
@@ -117,8 +128,28 @@ def budget_sentences(verdict: Verdict) -> list[str]:
         f"Opened by evidence: {_amount(budget.pages, 'page')} in {_amount(budget.windows, 'watched window')}.",
         f"Expected by now without any change: at most {_amount(budget.expected_false_pages, 'page')}.",
         f"Evidence is {number(budget.evidence)}; {thresholds}.",
+        *_how_calibrated(budget),
         state,
+        *(mute_sentence(mute) for mute in verdict.muted),
     ]
+
+
+def _how_calibrated(budget: Budget) -> list[str]:
+    if budget.simulated_false_pages is None or budget.simulated_interval is None:
+        return []
+    low, high = budget.simulated_interval
+    simulated = f"{number(budget.simulated_false_pages)} false pages in {number(budget.period_days)} days"
+    interval = f"(95 % interval {number(low)} to {number(high)})"
+    return [f"The page threshold is calibrated: the baseline's own noise, simulated, came to {simulated} {interval}."]
+
+
+def mute_sentence(mute: Mute) -> str:
+    """What nobody is told of for a while, and why."""
+    named = [mute.kind, mute.feature, mute.group, mute.slice]
+    return (
+        f"Muted from {when(mute.since)} until {when(mute.until)} (UTC): {', '.join(name for name in named if name)};"
+        f" {mute.reason}."
+    )
 
 
 def detectable_sentence(detectable: Detectable, verdict: Verdict) -> str:

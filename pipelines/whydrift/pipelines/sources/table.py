@@ -64,10 +64,13 @@ class TableSource:
 
 
 def read_labels(labels: Labels, start: datetime, end: datetime) -> Records:
-    """Labels whose label time lies in `[start, end)`: event_id, label, label_time, the first for each event."""
+    """Labels whose label time lies in `[start, end)`: event_id, label, label_time, the first for each event.
+
+    Where an audit is configured `chance` is the one with which the row was drawn, NaN where it was not.
+    """
     columns = labels.columns
     counts = Counter[str]()
-    needed = [columns.event_id, columns.label, columns.label_time]
+    needed = _named(columns.model_dump())
     files = _files(labels, Window(start, end))
     parts = [frame for frame in _read_files(files, labels.format, needed, {columns.event_id}, counts) if len(frame)]
     for frame in parts:
@@ -80,6 +83,10 @@ def read_labels(labels: Labels, start: datetime, end: datetime) -> Records:
     label, wrong = to_kind(raw[columns.label], "number")
     frame = pd.DataFrame({"event_id": raw[columns.event_id].astype("string"), "label": label, "label_time": time})
     bad = wrong | label.isna()
+    if columns.audit is not None:
+        chance, wrong = to_kind(raw[columns.audit], "number")
+        bad |= wrong | ~(chance.isna() | ((chance > 0) & (chance <= 1)))
+        frame["chance"] = chance
     if (bad & inside).any():
         counts["bad_label"] = int((bad & inside).sum())
     frame = frame[inside & ~bad].sort_values(["label_time", "event_id", "label"], kind="stable")
