@@ -242,4 +242,4 @@ def _cohorts(
     weight = whole.get("weight", 0.0)
     if weight <= 0:
         return before
-    return (*before, Cohort(start, round(whole["rows"]), whole.get("loss", 0.0) / weight))
+    return (*before, Cohort(start, round(whole.get("rows", 0.0)), whole.get("loss", 0.0) / weight))

@@ -138,11 +138,12 @@ def score_mesh(outcomes: pd.DataFrame) -> ScoreMesh | None:
         rows = block[block["stat"] == stat]
         values[rows["cell"].to_numpy()] = rows["value"].to_numpy()
     whole = outcomes[(outcomes["block"] == "loss") & (outcomes["slice"] == "")].set_index("stat")["value"]
-    if not mesh["labelled"].any() or whole.get("weight2", 0.0) <= 0:
+    weight, weight2 = (float(whole.get(stat, 0.0)) for stat in ("weight", "weight2"))
+    if not mesh["labelled"].any() or weight <= 0 or weight2 <= 0:
         return None
     return ScoreMesh(
         labelled=mesh["labelled"],
         positive=mesh["positive"],
         squared_error=float(whole.get("loss", 0.0)),
-        rows=float(whole["weight"] ** 2 / whole["weight2"]),
+        rows=weight**2 / weight2,
     )
