@@ -50,7 +50,7 @@ def test_killed_and_run_again(own_registry, forks):
     undisturbed = forks()
     assert undisturbed["code"] == 0
     expected = project.tree()
-    assert len(expected) == 3
+    assert len(expected) == 5  # summary, outcomes, cells, arrivals, verdict
 
     killed, partial = 0, 0
     for trial, moment in enumerate(moments(undisturbed)):
