@@ -3,7 +3,7 @@
     python benchmarks/evidence/flights_peers.py rows --work .cache/flights_year        attributions, a file a run
     python benchmarks/evidence/flights_peers.py rules --work .cache/flights_year       thresholds on published formulas
     python benchmarks/evidence/flights_peers.py evidently --work .cache/flights_year   the package
-    .venv-peers/bin/python benchmarks/evidence/flights_peers.py nannyml --work .cache/flights_year
+    benchmarks/.venv-peers/bin/python benchmarks/evidence/flights_peers.py nannyml --work .cache/flights_year
 
 The reference is March 2013, a window is a day. Each command adds its lines, a day and a peer each, to a file of its
 own in the work folder, and writes the table of all of them: days with an alarm by period.

@@ -277,7 +277,10 @@ class Fairness(Section):
 class Retraining(Section):
     """When a page asks for a new model. Broken data is to be mended first, so it is not in the default."""
 
-    causes: tuple[CauseKind, ...] = (CauseKind.INPUTS_MOVED, CauseKind.JOINT_MOVED, CauseKind.CONCEPT_CHANGED)
+    causes: tuple[CauseKind, ...] = Field(
+        (CauseKind.INPUTS_MOVED, CauseKind.JOINT_MOVED, CauseKind.CONCEPT_CHANGED),
+        description="inputs_moved and joint_moved ask only where the loss since the onset is above the baseline's.",
+    )
     min_labelled_rows: int = Field(1000, ge=0, description="Mature labels since the onset before a request is raised.")
     cooldown: Duration = timedelta(days=14)
     train_command: tuple[str, ...] = Field(
