@@ -216,7 +216,7 @@ def reliability(
     rows, predicted, observed = _equal_mass(mesh, DIAGRAM_BINS)
     if not rows.size:
         return ()
-    trials = np.maximum(np.rint(rows), 1.0).astype(np.int64)
+    trials = np.clip(np.rint(rows), 1.0, 2.0**53).astype(np.int64)
     draws = rng.binomial(trials, predicted, size=(resamples, rows.size)) / trials
     refits = np.stack([isotonic_regression(draw, weights=rows).x for draw in draws])
     lower, upper = np.quantile(refits, [(1 - coverage) / 2, (1 + coverage) / 2], axis=0)

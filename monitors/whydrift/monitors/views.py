@@ -174,6 +174,8 @@ def _attribution(reference: Reference, assessed: Assessed) -> tuple[FeatureAttri
         return ()
     missing = cell_rates(assessed.frame, layout, MISSING)
     missing_before = cell_rates(reference.frame, layout, MISSING)
+    if np.isnan(missing).any():  # no rows of ours lack their inputs: the summary was torn
+        return ()
     rows = [
         FeatureAttribution(
             feature=name,
