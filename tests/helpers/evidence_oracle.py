@@ -7,6 +7,7 @@ from scipy import stats
 
 from simulated import DAY, START
 from whydrift.monitors.evidence import LAMBDA, calendar
+from whydrift.monitors.mixture import CLIP
 
 
 def oracle(values, variances, baseline, page, holidays=frozenset()):
@@ -45,12 +46,12 @@ def oracle(values, variances, baseline, page, holidays=frozenset()):
             kept.append((t, w))
             rss += u * u
 
-    early = np.clip(history[: baseline - len(values)], -4, 4)
+    early = np.clip(history[: baseline - len(values)], -CLIP, CLIP)
     psi = [max(k * k / 2, np.log(np.mean([np.exp(k * early), np.exp(-k * early)]))) for k in LAMBDA]
     parts, total = {(k, sign): 0.0 for k in range(4) for sign in (1, -1)}, []
     for q in history[baseline - len(values) :]:
         for (k, sign), part in parts.items():
-            parts[k, sign] = (part + 1) * np.exp(LAMBDA[k] * sign * np.clip(q, -4, 4) - psi[k])
+            parts[k, sign] = (part + 1) * np.exp(LAMBDA[k] * sign * np.clip(q, -CLIP, CLIP) - psi[k])
         total.append(sum(parts.values()) / 8)
         if total[-1] >= page:
             break

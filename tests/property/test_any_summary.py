@@ -15,6 +15,7 @@ from scipy.special import expit
 
 from soundness import sound
 from whydrift.monitors.summary import Explained, Outcomes, WindowSummary, merge, summarise, summarise_outcomes
+from whydrift.monitors.summary_terms import SIGNED
 
 WINDOWS = 8
 EXAMPLES = int(os.environ.get("WHYDRIFT_EXAMPLES", "80"))  # times WINDOWS; 1250 make ten thousand, and take minutes
@@ -95,7 +96,7 @@ def _made(recipe: Recipe, world) -> tuple[WindowSummary, WindowSummary]:
 
 
 def _tampered(summary: WindowSummary, how: str, rng: np.random.Generator) -> WindowSummary:
-    """A table that no rows can give, as a faulty disk or writer might leave it."""
+    """A table that no rows can give, as a faulty disk or writer might leave it, where it can be read back."""
     table = summary.table
     if how == "no" or not table.num_rows:
         return summary
@@ -110,7 +111,13 @@ def _tampered(summary: WindowSummary, how: str, rng: np.random.Generator) -> Win
     changed = np.where(
         chosen, 0 if how == "zeros" else np.clip(hi, -(2**40), 2**40) * rng.choice([-1, 1000, 2**20]), hi
     )
-    return merge([WindowSummary(table.set_column(5, "hi", pa.array(changed)))])
+    torn = merge([WindowSummary(table.set_column(5, "hi", pa.array(changed)))])
+    below = torn.frame().query("value < 0")
+    if set(below["stat"]) <= SIGNED:
+        return WindowSummary.from_bytes(torn.to_bytes())
+    with pytest.raises(ValueError, match="below zero"):
+        WindowSummary.from_bytes(torn.to_bytes())
+    return summary
 
 
 class Watched:

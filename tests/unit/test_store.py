@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pyarrow as pa
 import pytest
 
 from whydrift.monitors.summary import WindowSummary, count_set_aside
@@ -122,6 +123,13 @@ class TestSummaries:
         path = tmp_path / "store" / FOLDER / "summary.parquet"
         path.write_bytes(data)
         with pytest.raises(StoreError, match=r"summary\.parquet: is not a window summary .*; delete it and run"):
+            store.read_summary(KEY)
+
+    def test_impossible(self, store):
+        """A count below zero, as a fault of a disk may leave it, comes from no rows."""
+        table = count_set_aside({"duplicate": 3}).table
+        store.write_summary(KEY, WindowSummary(table.set_column(5, "hi", pa.array([-3]))))
+        with pytest.raises(StoreError, match=r"counts and weights below zero: rows\); delete it and run"):
             store.read_summary(KEY)
 
     def test_cannot_be_written(self, store, tmp_path):

@@ -16,7 +16,7 @@ FloatArray = npt.NDArray[np.float64]
 
 LAMBDA = np.array([0.5, 1.0, 2.0, 3.0])
 SIGNS = np.array([1.0, -1.0])
-CLIP = 4.0  # one odd window can hardly page alone; total breakage is for the deterministic checks
+CLIP = 3.5  # one odd window can hardly page alone; total breakage is for the deterministic checks
 
 _AUTOMATIC_SHARE = 0.1  # so that slices which nobody asked for cannot eat the power of the rest
 _NAMED_SHARE = 0.9

@@ -53,7 +53,7 @@ from whydrift.monitors.binning import FeatureBins, assign
 from whydrift.monitors.conformal import residual_terms
 from whydrift.monitors.confusion import Fairness, confusion_terms, selection_terms
 from whydrift.monitors.grid import SliceCell, rows_of
-from whydrift.monitors.summary_terms import BITS, CHUNK, Rows, by_slice, held, mesh_terms, ones_where, term
+from whydrift.monitors.summary_terms import BITS, CHUNK, SIGNED, Rows, by_slice, held, mesh_terms, ones_where, term
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -170,7 +170,12 @@ class WindowSummary:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> WindowSummary:
-        return cls(pq.read_table(pa.BufferReader(data)).cast(SCHEMA))
+        """Raises ValueError for sums that no rows can have, besides what Arrow raises for bytes that are no table."""
+        table = pq.read_table(pa.BufferReader(data)).cast(SCHEMA)
+        below = table.filter(pa.array(table["hi"].to_numpy() < 0))
+        if impossible := sorted(set(below["stat"].to_pylist()) - SIGNED):
+            raise ValueError(f"counts and weights below zero: {', '.join(impossible)}")
+        return cls(table)
 
 
 def merge(summaries: Iterable[WindowSummary]) -> WindowSummary:

@@ -20,6 +20,7 @@ Rows = list[tuple[str, str, str, int, str, int, int]]  # of a summary's table
 NO_CELL = -100
 BITS = 32
 LIMIT = 2.0**30
+SIGNED = frozenset({"value", "value2", "output", "base", "rest", "rest2", "p", "y"})  # stats that may be below zero
 CHUNK = 2**20  # rows whose limbs a float64 adds without rounding: 2**20 * 2**32 < 2**53
 
 

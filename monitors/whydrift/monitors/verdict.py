@@ -162,7 +162,8 @@ class FeatureAttribution:
     """A feature's part in the window and in the baseline.
 
     `shift` is its part of the score shift; `composition` and `response` sum to it (Kitagawa's split:
-    the feature's own inputs moved, or the same inputs are answered differently).
+    the feature's own inputs moved, or the same inputs are answered differently). Shares sum to 1, or are all 0
+    where the answers depend on nothing.
     """
 
     feature: str
