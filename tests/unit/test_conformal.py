@@ -187,7 +187,7 @@ def test_few_labels_are_not_looked_at(rule, rows):
 def test_a_lean_of_the_predictions_is_found_and_shown(rule):
     reference = refer(rule.baseline(), rule.layout, rule.settings, DIGESTS)
     lean = rule.change(label=lambda y: y + 1.5)
-    quiet, *_, last = rule.verdicts(reference, rule.windows(8, dict.fromkeys(range(2, 8), lean)))
+    quiet, *_, first, _, _, last = rule.verdicts(reference, rule.windows(8, dict.fromkeys(range(2, 8), lean)))
     assert quiet.regression is not None
     assert quiet.calibration is None
     assert [round(c.baseline, 2) for c in quiet.regression.coverage] == [0.5, 0.8, 0.9, 0.95]
@@ -197,9 +197,22 @@ def test_a_lean_of_the_predictions_is_found_and_shown(rule):
     (bias,) = [f for f in last.findings if f.stream == "bias"]
     assert bias.value == pytest.approx(last.regression.bias)
     assert "the mean of outcome - prediction is 1." in bias.message
-    (coverage,) = [f for f in last.findings if f.stream == "coverage"]
-    assert coverage.value == pytest.approx(next(c.observed for c in last.regression.coverage if c.nominal == 0.9))
+    (coverage,) = [f for f in first.findings if f.stream == "coverage"]
+    assert coverage.value == pytest.approx(next(c.observed for c in first.regression.coverage if c.nominal == 0.9))
     assert "% instead of" in coverage.message
+
+
+def test_losses_are_in_squared_units_of_the_outcome(rule):
+    """Wherever they are told: of slices, in findings, and in what retraining is asked for."""
+    reference = refer(rule.baseline(), rule.layout, rule.settings, DIGESTS)
+    worse = rule.change(label=lambda y: y + 1.5)
+    *_, last = rule.verdicts(reference, rule.windows(8, dict.fromkeys(range(2, 8), worse)))
+    found = {f.slice: f for f in last.findings if f.stream == "loss" and f.slice}
+    of_slices = {s.slice: s.loss for s in last.slices}
+    assert found
+    for name, finding in found.items():
+        assert finding.value == pytest.approx(of_slices[name])
+    assert reference.usual_loss.mean == pytest.approx(reference.losses[""].mean * rule.layout.loss_scale**2, rel=0.1)
 
 
 def test_a_classifier_has_none(world):

@@ -117,7 +117,7 @@ def step(reference: Reference, before: Incident, window: WindowInput) -> tuple[I
     shift = [(window.key.start, sums(own, now.rows))] if own is not None and now is not None else []
     recent = (*before.recent, *shift)[-_POOLED:]
     cause, paged = _cause(reference, before, evidence, findings, Seen(frame, outcomes, recent if shift else ()))
-    cohorts = _cohorts(before.cohorts, window, outcomes, settings)
+    cohorts = _cohorts(reference, before.cohorts, window, outcomes)
     retraining = _retraining(reference, cause, cohorts, window, before.last_request)
     after = Incident(
         state=state,
@@ -233,13 +233,15 @@ def _status(findings: Sequence[Finding], *, firing: bool, judged: bool) -> Statu
 
 
 def _cohorts(
-    before: tuple[Cohort, ...], window: WindowInput, outcomes: pd.DataFrame | None, settings: Settings
+    reference: Reference, before: tuple[Cohort, ...], window: WindowInput, outcomes: pd.DataFrame | None
 ) -> tuple[Cohort, ...]:
     """Mature labels by the start of the window that they were predicted in."""
     if outcomes is None:
         return before
-    whole, start = whole_loss(outcomes), window.key.start - settings.lag * settings.width
+    settings, whole = reference.settings, whole_loss(outcomes)
     weight = whole.get("weight", 0.0)
     if weight <= 0:
         return before
-    return (*before, Cohort(start, round(whole.get("rows", 0.0)), whole.get("loss", 0.0) / weight))
+    loss = whole.get("loss", 0.0) / weight * reference.layout.loss_scale**2
+    start = window.key.start - settings.lag * settings.width
+    return (*before, Cohort(start, round(whole.get("rows", 0.0)), loss))

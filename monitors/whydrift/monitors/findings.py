@@ -118,8 +118,8 @@ def _unit(reference: Reference, stream: ev.Stream) -> float:
     if stream.kind == "group_level":
         names = [group.name for group in layout.groups]
         return float(fixed.group_deviation[names.index(stream.group or "")]) * layout.scale
-    if stream.kind == "bias":
-        return layout.loss_scale
+    if stream.kind in {"bias", "loss"}:
+        return layout.loss_scale ** (1 if stream.kind == "bias" else 2)
     return layout.scale if stream.kind in {"score_mean", "residual"} else 1.0
 
 

@@ -131,7 +131,9 @@ def refer(windows: Sequence[BaselineWindow], layout: Layout, settings: Settings,
         frame=whole,
         calibration=usual_calibration(list(outcomes.values())),
         losses=losses(labelled) if labelled is not None else {},
-        usual_loss=fit_usual_loss([late[""].mean for f in outcomes.values() if "" in (late := losses(f))]),
+        usual_loss=fit_usual_loss(
+            [late[""].mean * layout.loss_scale**2 for f in outcomes.values() if "" in (late := losses(f))]
+        ),
         gaps=fit_usual_gaps(frames, list(outcomes.values()), layout),
         residuals=read_residuals(labelled) if labelled is not None else None,
         windows=len(windows),
