@@ -102,7 +102,7 @@ def peers() -> str:
 
 
 STUDIES: dict[str, Callable[[], str]] = {"null": null, "delay": delay, "sensitivity": sensitivity, "peers": peers}
-OTHERS = ("causes", "carloan", "flights_year", "flights_peers")
+OTHERS = ("causes", "carloan", "hotel", "flights_year", "flights_peers")
 
 
 def section(study: str) -> str:
