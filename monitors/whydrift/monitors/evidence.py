@@ -66,7 +66,7 @@ __all__ = [
 
 MIN_BASELINE_WINDOWS = 28  # fewer replicates carry no budget
 
-_QUIET = (3, 2.0)  # a page closes when the last 3 |q| of its cause are below 2
+_QUIET = (3, 1.5)  # a page closes when the last 3 q of its cause are below 1.5 in the root mean square
 _MOST_TOLERATED = 1e100  # as large as a value may be
 _MOST = 1e280  # evidence beyond it is not told apart; a window multiplies it by 1e4 at most
 
@@ -89,7 +89,8 @@ class State:
     log_cusum: FloatArray
     run_start: IntArray  # microseconds since 1970
     recent: FloatArray  # (m, 3) last |q| since the page
-    named: tuple[int, ...] = ()
+    named: tuple[int, ...] = ()  # by the open page
+    parts: tuple[float, ...] = ()  # that these had of M when it opened; sum 1
     firing: bool = False
     windows: int = 0
     pages: int = 0
@@ -221,7 +222,8 @@ def step(detector: Detector, state: State, observation: Observation) -> tuple[St
     """Fold one window into the state. Pure: the same state and window give the same bits.
 
     While a page is open the streams that it names learn nothing, so that it closes when they are back where they
-    were, and not when the change has become familiar.
+    were, and not when the change has become familiar. Each counts there by its part in the page: of twenty streams one
+    or the other is always a little off.
     """
     named = list(state.named) if state.firing else []
     muted = muted_in(observation.start, detector.mutes, detector.streams)
@@ -234,12 +236,12 @@ def step(detector: Detector, state: State, observation: Observation) -> tuple[St
         history=history,
         windows=state.windows + bool(residuals.observed.any()),
     )
-    if state.firing and np.all((state.recent[named] < _QUIET[1]) | muted[named, None]):
+    if state.firing and _is_over(state, muted):
         state = replace(_silent(history), windows=state.windows, pages=state.pages)
     evidence = _judge(detector, state, residuals)
     if evidence.ticket:
         state = replace(state, concern=np.zeros_like(state.concern))
-    return (_opened(state, evidence.named) if evidence.page else state), evidence
+    return (_opened(state, evidence.named, evidence.weighted) if evidence.page else state), evidence
 
 
 def _judge(detector: Detector, state: State, residuals: Residuals) -> Evidence:
@@ -340,14 +342,24 @@ def _silent(history: History) -> State:
     )
 
 
-def _opened(state: State, named: tuple[int, ...]) -> State:
+def _is_over(state: State, muted: BoolArray) -> bool:
+    """Whether the streams that the open page names are back where they were, or muted."""
+    named = np.array(state.named, dtype=np.int64)
+    parts = np.where(muted[named], 0.0, state.parts)
+    heard = parts > 0
+    return bool(parts[heard] @ (state.recent[named][heard] ** 2).mean(axis=1) <= _QUIET[1] ** 2 * parts.sum())
+
+
+def _opened(state: State, named: tuple[int, ...], weighted: FloatArray) -> State:
     """After a page: M starts again from 0, and its cause must be quiet for three windows from here on."""
+    own = weighted[list(named)]
     return replace(
         state,
         evidence=np.zeros_like(state.evidence),
         concern=np.zeros_like(state.concern),
         recent=np.full_like(state.recent, np.inf),
         named=named,
+        parts=tuple((own / own.sum()).tolist()),
         firing=True,
         pages=state.pages + 1,
     )
