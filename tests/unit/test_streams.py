@@ -12,7 +12,7 @@ from sklearn.metrics import brier_score_loss
 from whydrift.monitors import evidence as ev
 from whydrift.monitors import findings
 from whydrift.monitors.attribution import moments
-from whydrift.monitors.calibration import brier
+from whydrift.monitors.calibration import brier, smece
 from whydrift.monitors.distances import counts, response, shape, standardise
 from whydrift.monitors.outcome_streams import (
     MIN_LABELLED,
@@ -165,10 +165,13 @@ def test_small_slices_are_not_observed(world, reference):
     assert np.isnan([seen["loss", f"carrier={c}"] for c in "abc"]).all()
 
 
-def test_labels_of_one_kind_have_a_loss_and_no_calibration(world, reference):
-    batch = outcomes(500)
-    seen = look(world, reference, None, summarise_outcomes(replace(batch, label=np.zeros(500)), world.layout).frame())
-    assert np.isnan([seen[k, None] for k in ("calibration_intercept", "calibration_slope", "smece")]).all()
+def test_labels_of_one_kind_have_a_loss_and_a_smooth_error_and_no_fit(world, reference):
+    batch = replace(outcomes(500), label=np.zeros(500))
+    frame = summarise_outcomes(batch, world.layout).frame()
+    seen = look(world, reference, None, frame)
+    assert np.isnan([seen[k, None] for k in ("calibration_intercept", "calibration_slope")]).all()
+    assert seen["smece", None][0] == pytest.approx(smece(score_mesh(frame)))
+    assert seen["smece", None][0] >= 0.99 * batch.prediction.mean()  # it is at least the gap of the means
     assert seen["loss", None][0] == pytest.approx((batch.prediction**2).mean())
 
 

@@ -69,16 +69,15 @@ def _observe(outcomes: pd.DataFrame | None, layout: Layout) -> list[tuple[float,
     late = []
     if layout.task == "binary":
         everything = found.get("")
-        mesh = score_mesh(outcomes) if outcomes is not None and everything else None
-        fit = cox(mesh) if mesh is not None and everything and everything.effective >= MIN_LABELLED else None
-        if mesh is None or fit is None:
-            late += [unseen, unseen, unseen]
-        else:
-            late += [
-                (fit.intercept_at_slope_one, fit.intercept_at_slope_one_variance),
-                (fit.slope, fit.slope_variance),
-                (smece(mesh), mesh.squared_error / max(mesh.labelled.sum(), 1.0) / mesh.rows),
-            ]
+        enough = outcomes is not None and everything is not None and everything.effective >= MIN_LABELLED
+        mesh = score_mesh(outcomes) if outcomes is not None and enough else None
+        fit = cox(mesh) if mesh is not None else None
+        late = [
+            (fit.intercept_at_slope_one, fit.intercept_at_slope_one_variance) if fit is not None else unseen,
+            (fit.slope, fit.slope_variance) if fit is not None else unseen,
+            # Needs no fit: a day without positives, on which there is none, is not left out.
+            (smece(mesh), mesh.squared_error / max(mesh.labelled.sum(), 1.0) / mesh.rows) if mesh else unseen,
+        ]
     for name in ["", *all_slices(layout), *(cell.name for cell in layout.promoted)]:
         loss = found.get(name)
         late.append((loss.mean, loss.variance) if loss is not None and loss.effective >= MIN_LABELLED else unseen)
