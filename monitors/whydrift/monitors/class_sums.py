@@ -74,12 +74,11 @@ def as_seen_by(frame: pd.DataFrame, layout: Layout) -> tuple[pd.DataFrame, ...]:
     """The frame of a summary as each head sees it; of a model without classes the frame itself."""
     if not layout.classes:
         return (frame,)
-    parts = frame["block"].str.partition(_MARK)
-    shared = frame[((parts[1] == "") & parts[0].isin(_OF_ROWS)).to_numpy()]
-    found = []
+    shared, found = frame[frame["block"].isin(_OF_ROWS).to_numpy()], []
+    blocks = {f"{block}{_MARK}{c.name}": block for c in layout.classes for block in (*_OF_A_CLASS, "quality")}
     for c in layout.classes:
-        mine = ((parts[1] == _MARK) & (parts[2] == c.name)).to_numpy()
-        own = frame[mine].assign(block=parts[0].to_numpy()[mine])
+        mine = frame["block"].isin([name for name in blocks if name.partition(_MARK)[2] == c.name]).to_numpy()
+        own = frame[mine].assign(block=frame["block"][mine].map(blocks))
         found.append(pd.concat([shared, own], ignore_index=True) if len(own) else shared)
     return tuple(found)
 

@@ -113,19 +113,26 @@ def refer(windows: Sequence[BaselineWindow], layout: Layout, settings: Settings,
     whole = merge([w.summary for w in windows]).frame()
     frames = [w.summary.frame() for w in windows]
     outcomes = {w.start: w.outcomes.frame() for w in windows if w.outcomes is not None}
-    seen = _by_head(frames, layout)
+    seen, lag = _by_head(frames, layout), settings.lag * settings.width
     late = [dict(zip(outcomes, side, strict=True)) for side in _by_head(list(outcomes.values()), layout)]
+    judged = [
+        [judged_moments(frame, one, settings) for frame in own] for one, own in zip(heads(layout), seen, strict=True)
+    ]
     fitted = [
-        _fit_head(name, one, own, all_rows, labelled, settings)
-        for name, one, own, all_rows, labelled in zip(
-            head_names(layout), heads(layout), seen, as_seen_by(whole, layout), late, strict=True
+        _fit_head(
+            name, one, [(f, now) for f, now in zip(own, mean, strict=True) if now is not None], all_rows, labelled
+        )
+        for name, one, own, mean, all_rows, labelled in zip(
+            head_names(layout), heads(layout), seen, judged, as_seen_by(whole, layout), late, strict=True
         )
     ]
     observations = tuple(
         observe(
             [
-                _as_input(w.start, side[i], head, labelled, settings)
-                for side, head, labelled in zip(seen, fitted, late, strict=True)
+                StreamInput(
+                    w.start, own[i], mean[i], labelled.get(w.start - lag), head.streams.without(own[i], head.layout)
+                )
+                for own, mean, head, labelled in zip(seen, judged, fitted, late, strict=True)
             ],
             layout,
             labels=settings.labels,
@@ -134,7 +141,6 @@ def refer(windows: Sequence[BaselineWindow], layout: Layout, settings: Settings,
     )
     labelled = pd.concat(outcomes.values(), ignore_index=True) if outcomes else None
     own = [outcomes.get(w.start) for w in windows]
-    together = merge([w.outcomes for w in windows if w.outcomes is not None]).frame()
     return Reference(
         layout=layout,
         settings=settings,
@@ -150,7 +156,7 @@ def refer(windows: Sequence[BaselineWindow], layout: Layout, settings: Settings,
         observations=observations,
         heads=tuple(fitted),
         frame=whole,
-        meshes=read_class_meshes(together, layout) if layout.classes else None,
+        meshes=_meshes(windows, layout),
         losses=losses(labelled) if labelled is not None else {},
         usual_loss=fit_usual_loss([found[""].mean for f in outcomes.values() if "" in (found := losses(f))]),
         gaps=fit_usual_gaps(frames, list(outcomes.values()), layout),
@@ -158,6 +164,12 @@ def refer(windows: Sequence[BaselineWindow], layout: Layout, settings: Settings,
         windows=len(windows),
         reasons=measure_all(settings.expectations, whole, layout, settings.min_rows),
     )
+
+
+def _meshes(windows: Sequence[BaselineWindow], layout: Layout) -> ClassMeshes | None:
+    if not layout.classes:
+        return None
+    return read_class_meshes(merge([w.outcomes for w in windows if w.outcomes is not None]).frame(), layout)
 
 
 def _by_head(frames: Sequence[pd.DataFrame], layout: Layout) -> list[list[pd.DataFrame]]:
@@ -169,16 +181,14 @@ def _by_head(frames: Sequence[pd.DataFrame], layout: Layout) -> list[list[pd.Dat
 def _fit_head(
     name: str | None,
     layout: Layout,
-    frames: Sequence[pd.DataFrame],
+    judged: Sequence[tuple[pd.DataFrame, Moments]],
     whole: pd.DataFrame,
     outcomes: Mapping[datetime, pd.DataFrame],
-    settings: Settings,
 ) -> HeadReference:
-    """From the baseline's windows, all of its rows, and its outcomes by window, as the head sees them."""
+    """From the windows that can be judged, all of the baseline's rows, and its outcomes, as the head sees them."""
     together = moments(whole, layout)
     if together is None:
         raise ValueError("a baseline needs explained rows")
-    judged = [(f, now) for f in frames if (now := judged_moments(f, layout, settings)) is not None]
     fixed = fit_stream_baseline(whole, together, [frame for frame, _ in judged], layout)
     shifts = [sums(cells(frame, layout), now.rows) for frame, now in judged]
     return HeadReference(
@@ -191,19 +201,6 @@ def _fit_head(
         streams=replace(fixed, recalibrated=usual_rates(list(outcomes.values()))),
         calibration=usual_calibration(list(outcomes.values())),
     )
-
-
-def _as_input(
-    start: datetime,
-    frame: pd.DataFrame,
-    head: HeadReference,
-    outcomes: Mapping[datetime, pd.DataFrame],
-    settings: Settings,
-) -> StreamInput:
-    """A window of the baseline, held against the baseline's other windows."""
-    late = outcomes.get(start - settings.lag * settings.width)
-    now = judged_moments(frame, head.layout, settings)
-    return StreamInput(start, frame, now, late, head.streams.without(frame, head.layout))
 
 
 def hold_against(reference: Reference, frame: pd.DataFrame) -> tuple[ExpectationResult, ...]:

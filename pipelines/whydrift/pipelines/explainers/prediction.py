@@ -30,7 +30,7 @@ def predictor(
     _check_order(model, classes)
     answer = _answer(model, task, columns)
     shape = (len(classes),) if classes else ()
-    asked = f"{len(classes)} probabilities, one for each of model.classes" if classes else "one number"
+    asked = f"{len(classes)} probabilities, one for each of model.classes," if classes else "one number"
 
     def predict(frame: pd.DataFrame) -> FloatArray:
         values = np.asarray(answer(frame), dtype=np.float64)
@@ -42,6 +42,7 @@ def predictor(
             raise ModelError(
                 f"{type(model).__name__} predicts an array of shape {values.shape} for {len(frame)} rows;"
                 f" a {task} model gives {asked} a row. Check model.task"
+                + (" (of XGBoost: the objective is to be multi:softprob)" if classes else "")
             )
         return values
 
