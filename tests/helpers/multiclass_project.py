@@ -51,11 +51,11 @@ def model_input(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[FEATURES].assign(site=rows["site"].astype(pd.CategoricalDtype(SITES)))
 
 
-def train():
+def train(rounds=20):
     from xgboost import XGBClassifier
 
     rows = pd.concat([make_rows(datetime(2023, 12, 1, tzinfo=UTC) + i * DAY) for i in range(12)], ignore_index=True)
-    model = XGBClassifier(n_estimators=20, max_depth=3, enable_categorical=True, n_jobs=1, random_state=1)
+    model = XGBClassifier(n_estimators=rounds, max_depth=3, enable_categorical=True, n_jobs=1, random_state=1)
     return model.fit(model_input(rows), rows["class"])
 
 
