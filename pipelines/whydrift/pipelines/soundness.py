@@ -93,6 +93,12 @@ def _explain(explainer: Explainer, rows: pd.DataFrame) -> FloatArray:
     return values.reshape(-1, values.shape[-1])
 
 
+def _among_classes(values: FloatArray, classes: int) -> FloatArray:
+    """Attributions (n C, p) less their mean over a row's classes: softmax leaves open what all margins share."""
+    by_row = values.reshape(-1, classes, values.shape[-1])
+    return np.asarray((by_row - by_row.mean(axis=1, keepdims=True)).reshape(values.shape))
+
+
 def _backgrounds(config: Config, model: LoadedModel, explainer: Explainer, spare: pd.DataFrame) -> list[Explainer]:
     """The explainer with other backgrounds; none where it has no background."""
     if "background" not in explainer.parameters or len(spare) < BACKGROUNDS:
@@ -159,5 +165,8 @@ def _second_opinion(
         other = _explain(second, few)
     except ModelError:  # mixtures of rows, which only a sampling explainer asks for, can be beyond a model
         return None
+    values = values[: len(other)]
+    if explainer.link == "softmax":
+        values, other = (_among_classes(one, len(config.model.classes)) for one in (values, other))
     top = min(_TOP, (rows.shape[1] + 1) // 2)
-    return agree(values[: len(other)], other, method=second.name, top=top)
+    return agree(values, other, method=second.name, top=top)
