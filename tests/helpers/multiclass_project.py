@@ -68,6 +68,7 @@ def register(folder, model, *, alias="champion"):
 
     uri = f"sqlite:///{folder}/mlflow.db"
     mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)  # a test before this one may have left another
     client = mlflow.MlflowClient(uri, uri)
     known = client.get_experiment_by_name("training")
     experiment = (
@@ -80,6 +81,7 @@ def register(folder, model, *, alias="champion"):
         logged = mlflow.xgboost.log_model(model, name="triage", signature=signature, pip_requirements=["xgboost"])
     version = mlflow.register_model(logged.model_uri, "triage")
     client.set_registered_model_alias("triage", alias, version.version)
+    mlflow.set_registry_uri("")
 
 
 def answer(model, rows: pd.DataFrame) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -41,7 +42,8 @@ def trained(tmp_path_factory):
         with pytest.raises(SystemExit) as ended:
             main()
     assert ended.value.code == 0
-    return SimpleNamespace(folder=folder, model=model)
+    yield SimpleNamespace(folder=folder, model=model)
+    mlflow.set_registry_uri("")  # or the next file's models would be registered here
 
 
 @pytest.fixture
