@@ -33,6 +33,7 @@ of a unit; what is summed, and each of its factors, is held within ±2**30 units
 | confusion   |       | column  | group    | of labelled rows, see `confusion`                           |
 
 Attributions and outputs are in units of `Layout.scale`, losses are squared errors in units of `Layout.loss_scale`.
+What a multiclass model has of these once a class, and what as a whole, says `class_sums`.
 """
 
 from __future__ import annotations
