@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whydrift.monitors import summary as module
-from whydrift.monitors.binning import GRAIN, FeatureBins
+from whydrift.monitors.binning import GRAIN, FeatureBins, slice_names
 from whydrift.monitors.summary import (
     SCHEMA,
     Explained,
@@ -315,7 +315,7 @@ def test_counts_without_rows():
 
 def test_slices_of_close_edges_keep_their_own_names():
     bins = FeatureBins("pay", edges=(1_000_000.25, 1_000_000.5, 1_000_000.75, 1_000_001.0))
-    names = module.slice_names(bins)
+    names = slice_names(bins)
     assert len(set(names)) == 3
     assert names[0] == "pay=[1000000.2, 1000000.5)"
 

@@ -347,8 +347,8 @@ def test_small_and_empty_baseline_windows_teach_nothing(world):
     reference = refer(windows, world.layout, world.settings, {"model": "a" * 64, "explainer": "b" * 64})
     counted = world.refer().detector.start.history.df[0] - reference.detector.start.history.df[0]
     assert 6 <= counted <= 8
-    assert np.isfinite(reference.null.composition_spread).all()
-    assert np.isfinite(reference.null.share_between).all()
+    assert np.isfinite(reference.heads[0].null.composition_spread).all()
+    assert np.isfinite(reference.heads[0].null.share_between).all()
     sound(world.verdicts(reference, world.windows(5)))
 
 

@@ -93,7 +93,7 @@ def labels(world, reference):
 
     def run(label, rows=400, min_rows=100, limits=reference.limits):
         outcomes = world.windows(3, {0: world.change(label=label)})[2].outcomes.frame()
-        return check_labels(outcomes, limits, rows, min_rows)
+        return check_labels(outcomes, world.layout, limits, rows, min_rows)
 
     return run
 

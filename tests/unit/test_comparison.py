@@ -44,13 +44,13 @@ def window(champion=100.0, candidate=100.0, rows=1000, slices=None, absolute=(3.
     )
 
 
-def by_name(windows, margins=MARGINS, *, binary=True):
-    return {check.name: check for check in compare(windows, margins, binary=binary).checks}
+def by_name(windows, margins=MARGINS, *, classifier=True):
+    return {check.name: check for check in compare(windows, margins, classifier=classifier).checks}
 
 
 def test_equal_models_pass_everything():
     windows = [window(100 + i, 100 + i, slices={"s=a": (100, 5.0 + i, 5.0 + i)}) for i in range(8)]
-    result = compare(windows, MARGINS, binary=True)
+    result = compare(windows, MARGINS, classifier=True)
     assert result.passed is True
     assert [c.name for c in result.checks] == ["share_cosine", "brier_increase", "smece_increase", "loss_ratio:s=a"]
     assert [c.value for c in result.checks] == pytest.approx([1.0, 0.0, 0.0, 1.0])
@@ -74,7 +74,7 @@ def test_the_bound_of_a_ratio_is_near_the_delta_methods():
     candidate = champion * rng.normal(1.05, 0.05, 60)
     margins = replace(MARGINS, max_slice_loss_ratio=1.5)
     windows = [window(a, b) for a, b in zip(champion, candidate, strict=True)]
-    found = by_name(windows, margins, binary=False)["loss_ratio"]
+    found = by_name(windows, margins, classifier=False)["loss_ratio"]
     ratio = candidate.sum() / champion.sum()
     error = stats.sem(candidate - ratio * champion) / champion.mean()
     assert found.value == pytest.approx(ratio)
@@ -95,7 +95,7 @@ def test_non_inferiority_asks_the_bound_and_not_the_value(mean, spread, passed):
 
 def test_reasons_that_turned_round_fail():
     windows = [window(absolute=(3.0, 1.0), other=(1.0, 3.0)) for _ in range(8)]
-    result = compare(windows, MARGINS, binary=True)
+    result = compare(windows, MARGINS, classifier=True)
     (failed,) = [c for c in result.checks if c.passed is False]
     assert failed.name == "share_cosine"
     assert failed.value == pytest.approx(6 / 10)
@@ -118,14 +118,14 @@ def test_worse_calibration_fails():
 
 def test_a_slice_that_got_worse_fails_alone():
     windows = [window(slices={"s=a": (100, 10.0, 10.0), "s=b": (100, 10.0, 13.0)}) for _ in range(8)]
-    result = compare(windows, MARGINS, binary=True)
+    result = compare(windows, MARGINS, classifier=True)
     assert [c.name for c in result.checks if c.passed is False] == ["loss_ratio:s=b"]
     assert result.passed is False
 
 
 def test_small_slices_are_listed_and_not_judged():
     windows = [window(slices={"s=a": (24, 10.0, 90.0), "s=b": (25, 10.0, 10.0)}) for _ in range(8)]
-    result = compare(windows, MARGINS, binary=True)
+    result = compare(windows, MARGINS, classifier=True)
     assert result.too_small == ("s=a",)
     assert [c.name for c in result.checks][-1] == "loss_ratio:s=b"
     assert result.passed is True
@@ -140,15 +140,15 @@ def test_windows_without_the_slice_do_not_count_for_it():
 
 
 def test_too_few_windows_are_not_judged():
-    result = compare([window() for _ in range(6)], MARGINS, binary=True)
+    result = compare([window() for _ in range(6)], MARGINS, classifier=True)
     assert {c.passed for c in result.checks} == {None}
     assert result.passed is None
-    assert compare([], MARGINS, binary=True).passed is None
+    assert compare([], MARGINS, classifier=True).passed is None
 
 
 def test_labels_missing_leave_the_attributions_judged():
     windows = [window(rows=0) for _ in range(8)]
-    result = compare(windows, MARGINS, binary=True)
+    result = compare(windows, MARGINS, classifier=True)
     assert [c.passed for c in result.checks] == [True, None, None]
     assert result.passed is None
 
@@ -156,7 +156,7 @@ def test_labels_missing_leave_the_attributions_judged():
 @pytest.mark.parametrize("binary", [True, False])
 def test_what_is_not_defined_is_not_judged(binary):
     dead = [window(0.0, 0.0, absolute=(0.0, 0.0), slices={"s=a": (100, 0.0, 1.0)}) for _ in range(8)]
-    checks = by_name(dead, binary=binary)
+    checks = by_name(dead, classifier=binary)
     for name in ("share_cosine", "loss_ratio:s=a", *([] if binary else ["loss_ratio"])):
         assert checks[name].passed is None
         assert checks[name].bound is None

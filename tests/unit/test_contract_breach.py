@@ -105,21 +105,21 @@ def keep(values):
 def test_the_gate_asks_the_candidate_to_keep_every_expectation(world):
     rises = Expectation("rises", Direction("x2", positive=True))
     contracts = Contracts((RELIES, rises), world.layout)
-    kept = compare(list(paired(world, values=keep)), MARGINS, binary=True, contracts=contracts)
+    kept = compare(list(paired(world, values=keep)), MARGINS, classifier=True, contracts=contracts)
     assert kept.passed is True
     assert [c.name for c in kept.checks][-2:] == ["expectation:relies on x1", "expectation:rises"]
     assert "x1 has " in kept.checks[-2].message
     assert kept.checks[-2].bound < kept.checks[-2].value
-    lost = compare(list(paired(world, values=without_x1)), MARGINS, binary=True, contracts=contracts)
+    lost = compare(list(paired(world, values=without_x1)), MARGINS, classifier=True, contracts=contracts)
     assert [c.name for c in lost.checks if not c.passed] == ["expectation:relies on x1"]
     assert lost.passed is False
 
 
 def test_the_gate_holds_the_bound_and_not_the_value_against_the_limit(world):
     windows = list(paired(world, values=keep))
-    (check,) = compare(windows, MARGINS, binary=True, contracts=Contracts((RELIES,), world.layout)).checks[-1:]
+    (check,) = compare(windows, MARGINS, classifier=True, contracts=Contracts((RELIES,), world.layout)).checks[-1:]
     tight = replace(RELIES, asserts=Share((check.value + check.bound) / 2, "at least", feature="x1"))
-    (failed,) = compare(windows, MARGINS, binary=True, contracts=Contracts((tight,), world.layout)).checks[-1:]
+    (failed,) = compare(windows, MARGINS, classifier=True, contracts=Contracts((tight,), world.layout)).checks[-1:]
     assert failed.value == check.value > failed.limit
     assert failed.passed is False
 
@@ -127,6 +127,6 @@ def test_the_gate_holds_the_bound_and_not_the_value_against_the_limit(world):
 def test_the_gate_does_not_pass_what_it_cannot_judge(world):
     windows = list(paired(world, values=keep))
     elsewhere = replace(RELIES, slice="carrier=a")
-    result = compare(windows, MARGINS, binary=True, contracts=Contracts((elsewhere,), world.layout))
+    result = compare(windows, MARGINS, classifier=True, contracts=Contracts((elsewhere,), world.layout))
     assert result.passed is None
     assert "0 windows have what it takes, 5 are needed" in result.checks[-1].message

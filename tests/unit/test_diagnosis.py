@@ -40,7 +40,7 @@ def spoke(stream, feature=None, evidence=50.0, slice_=None, days=0):
 
 @pytest.fixture(scope="module")
 def known(world, reference):
-    return Known(world.layout, reference.null, reference.calibration, GROUPS)
+    return Known(world.layout, reference.heads[0].null, reference.heads[0].calibration, GROUPS)
 
 
 @pytest.fixture

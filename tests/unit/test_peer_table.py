@@ -18,7 +18,7 @@ from whydrift.monitors.summary import Explained, WindowSummary, summarise
 
 @pytest.fixture(scope="module")
 def then(world, reference):
-    return Side(reference.frame, reference.moments)
+    return Side(reference.frame, reference.heads[0].moments)
 
 
 def side(world, change):

@@ -168,7 +168,7 @@ def test_streams_ticket_when_the_scores_say_worse_and_never_page(world, referenc
     assert (reference.detector.concerns[at] > 0).all()
     outcomes = [w.outcomes.frame() for w in world.baseline()]
     rate = usual_rates(outcomes)
-    assert np.allclose(rate, reference.streams.recalibrated)
+    assert np.allclose(rate, reference.heads[0].streams.recalibrated)
     usual = realised(outcomes, 0.5)
     assert usual.brier == pytest.approx(np.mean([o.values[at[0]] for o in reference.observations]), abs=0.003)
     assert 1 - usual.accuracy == pytest.approx(np.mean([o.values[at[1]] for o in reference.observations]), abs=0.004)

@@ -138,12 +138,14 @@ def test_a_window_adds_what_it_knows_of_its_own_explanations(world):
     values = np.ones((100, 4))
     batch = explained(100, values, np.full((100, 4), 0.25))
     batch.output[:5] += 1.0
-    found = in_window(MEASURED, summarise(batch, world.layout).frame(), world.layout)
+    frame = summarise(batch, world.layout).frame()
+    found = in_window(MEASURED, frame, world.layout, relative_error(frame, world.layout))
     assert found.not_additive == 0.05
     assert [f.error for f in found.features] == [0.25] * 4
     assert replace(found, not_additive=None, features=MEASURED.features) == MEASURED
     walk(found)
-    nothing = in_window(MEASURED, merge([]).frame(), world.layout)
+    empty = merge([]).frame()
+    nothing = in_window(MEASURED, empty, world.layout, relative_error(empty, world.layout))
     assert nothing == MEASURED
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from whydrift.pipelines.errors import NoDataError, SchemaError, StoreError
-from whydrift.pipelines.sections import InferenceLog, Labels, LogColumns
+from whydrift.pipelines.sections import InferenceLog, Labels, LogColumns, Model
 from whydrift.pipelines.sources.table import TableSource, read_labels
 from whydrift.pipelines.window import Window, split
 
@@ -52,8 +52,9 @@ def write(frame, path, form):
         path.write_text(text, encoding="utf-8")
 
 
-def read(path, window=WINDOW, features=FEATURES, *, form="parquet", task="binary", version="1", **log):
-    source = TableSource(InferenceLog(path=str(path), format=form, **log), task=task, version=version)
+def read(path, window=WINDOW, features=FEATURES, *, form="parquet", task="binary", classes=(), version="1", **log):
+    model = Model(name="m", task=task, classes=classes)
+    source = TableSource(InferenceLog(path=str(path), format=form, **log), model=model, version=version)
     return source.read(window, features)
 
 

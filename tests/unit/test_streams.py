@@ -44,7 +44,8 @@ def outcomes(rows, seed=0, weight=None):
 def look(world, reference, now, late, *, frame=None, labels=True):
     """A window's values and variances by kind and name."""
     frame = WindowSummary.zero().frame() if frame is None else frame
-    seen = observe(StreamInput(world.start(40), frame, now, late, reference.streams), world.layout, labels=labels)
+    window = StreamInput(world.start(40), frame, now, late, reference.heads[0].streams)
+    seen = observe([window], world.layout, labels=labels)
     keys = [(s.kind, s.feature or s.group or s.slice) for s in list_streams(world.layout, labels=labels)]
     return dict(zip(keys, zip(seen.values, seen.variances, strict=True), strict=True))
 
@@ -96,8 +97,8 @@ def quiet_observation(world, reference):
     window = world.windows(1)[0]
     frame = window.summary.frame()
     now = moments(frame, world.layout)
-    seen = StreamInput(world.start(40), frame, now, window.outcomes.frame(), reference.streams)
-    return observe(seen, world.layout, labels=True)
+    seen = StreamInput(world.start(40), frame, now, window.outcomes.frame(), reference.heads[0].streams)
+    return observe([seen], world.layout, labels=True)
 
 
 def test_values_stand_in_the_order_of_the_list(world, reference):
@@ -105,7 +106,7 @@ def test_values_stand_in_the_order_of_the_list(world, reference):
     frame = world.windows(1)[0].summary.frame()
     now = moments(frame, world.layout)
     value = look(world, reference, now, summarise_outcomes(batch, world.layout).frame(), frame=frame)
-    fixed = reference.streams
+    fixed = reference.heads[0].streams
     assert value["share", "x2"][0] == pytest.approx(np.log(now.share[1]), abs=2e-3)
     assert value["level", "x3"] == pytest.approx((now.value[2] / fixed.deviation[2], 1 / now.rows))
     assert value["group_share", "sensors"][0] == pytest.approx(np.log(now.groups.share[0]), abs=2e-3)

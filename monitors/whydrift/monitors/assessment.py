@@ -13,14 +13,15 @@ from datetime import datetime
 import pandas as pd
 
 from whydrift.monitors import evidence as ev
-from whydrift.monitors.attribution import Moments, Split, cells, split_shift
+from whydrift.monitors.attribution import Cells, Moments, Split, cells, split_shift
 from whydrift.monitors.checks import LABEL_CHECKS, check, check_labels, explained_rows, whole_loss
+from whydrift.monitors.class_sums import as_seen_by
 from whydrift.monitors.diagnosis import Known, Seen, diagnose
 from whydrift.monitors.expectations import broken_contract, contract_findings
 from whydrift.monitors.findings import evidence_findings, slow_findings
 from whydrift.monitors.frozen import WINDOWS, drifted, remember
 from whydrift.monitors.policy import Cohort, decide, risk_since
-from whydrift.monitors.reference import Reference, Settings, hold_against, judged_moments
+from whydrift.monitors.reference import HeadReference, Reference, Settings, hold_against, judged_moments
 from whydrift.monitors.shifts import Sums, sums
 from whydrift.monitors.stream import muted_in
 from whydrift.monitors.stream_input import StreamInput
@@ -45,8 +46,8 @@ class Incident:
     """What earlier windows left behind for the next one.
 
     `first` is the start of the first window of all, `windows` how many there were.
-    `rows` are those explained in the windows whose labels are not mature yet, `recent` the sums of the newest windows
-    that could be judged, `month` the newest windows' observations, for what drifts slowly.
+    `rows` are those explained in the windows whose labels are not mature yet, `recent` the sums by head of the newest
+    windows that could be judged, `month` the newest windows' observations, for what drifts slowly.
     """
 
     state: ev.State
@@ -57,8 +58,19 @@ class Incident:
     last_request: datetime | None = None
     cohorts: tuple[Cohort, ...] = ()
     rows: tuple[tuple[datetime, float], ...] = ()
-    recent: tuple[tuple[datetime, Sums], ...] = ()
+    recent: tuple[tuple[datetime, tuple[Sums, ...]], ...] = ()
     month: tuple[ev.Observation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HeadWindow:
+    """A window as one head sees it; `moments`, `cells` and `split` are None where it could not be judged."""
+
+    frame: pd.DataFrame
+    outcomes: pd.DataFrame | None
+    moments: Moments | None
+    cells: Cells | None
+    split: Split | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +80,7 @@ class Assessed:
     window: WindowInput
     frame: pd.DataFrame
     outcomes: pd.DataFrame | None
-    moments: Moments | None
-    split: Split | None
+    heads: tuple[HeadWindow, ...]
     evidence: ev.Evidence
     state: ev.State
     status: Status
@@ -77,6 +88,11 @@ class Assessed:
     cause: Cause | None
     retraining: Retraining
     missing_windows: int
+
+    @property
+    def judged(self) -> bool:
+        """Whether there were rows enough."""
+        return all(head.moments is not None for head in self.heads)
 
 
 def begin(reference: Reference) -> Incident:
@@ -98,25 +114,27 @@ def step(reference: Reference, before: Incident, window: WindowInput) -> tuple[I
     missing = (window.key.start - first) // reference.settings.width - before.windows
     layout, settings, frame = reference.layout, reference.settings, window.summary.frame()
     outcomes = window.outcomes.frame() if window.outcomes is not None else None
-    now = judged_moments(frame, layout, settings)
-    seen = StreamInput(window.key.start, frame, now, outcomes, reference.streams)
+    heads = tuple(_as_head(head, *own, settings) for head, own in _by_head(reference, frame, outcomes))
+    judged = all(head.moments is not None for head in heads)
+    seen = [
+        StreamInput(window.key.start, own.frame, own.moments, own.outcomes, head.streams)
+        for head, own in zip(reference.heads, heads, strict=True)
+    ]
     observation = observe(seen, layout, labels=settings.labels)
     state, evidence = ev.step(reference.detector, before.state, observation)
 
     rows = (*before.rows, (window.key.start, explained_rows(frame)))[-settings.lag - 1 :]
     failed = _checks(reference, window, frame, outcomes, dict(rows))
     onsets = {(f.stream, f.feature): _onset(f, before, window, settings) for f in failed}
-    if now is None:  # a check that did not run did not pass: what it found before may well go on
+    if not judged:  # a check that did not run did not pass: what it found before may well go on
         onsets = {**before.check_onsets, **onsets}
     checks = [replace(f, onset=onsets[f.stream, f.feature]) for f in failed]
     heard = _heard(reference, observation, evidence, window.key)
     month = remember(before.month, observation)
     findings = [*checks, *heard, *_slow(reference, evidence, month, window.key)]
-    own = cells(frame, layout) if now is not None else None
-    split = split_shift(reference.cells, own) if own is not None else None
-    shift = [(window.key.start, sums(own, now.rows))] if own is not None and now is not None else []
-    recent = (*before.recent, *shift)[-_POOLED:]
-    cause, paged = _cause(reference, before, evidence, findings, Seen(frame, outcomes, recent if shift else ()))
+    shift = tuple(sums(own.cells, own.moments.rows) for own in heads if own.cells is not None and own.moments)
+    recent = (*before.recent, *([(window.key.start, shift)] if judged else []))[-_POOLED:]
+    cause, paged = _cause(reference, before, evidence, findings, _seen(heads, recent if judged else ()))
     cohorts = _cohorts(reference, before.cohorts, window, outcomes)
     retraining = _retraining(reference, cause, cohorts, window, before.last_request)
     after = Incident(
@@ -135,11 +153,10 @@ def step(reference: Reference, before: Incident, window: WindowInput) -> tuple[I
         window=window,
         frame=frame,
         outcomes=outcomes,
-        moments=now,
-        split=split,
+        heads=heads,
         evidence=evidence,
         state=state,
-        status=_status(findings, firing=evidence.firing, judged=now is not None),
+        status=_status(findings, firing=evidence.firing, judged=judged),
         findings=tuple(findings),
         cause=cause,
         retraining=retraining,
@@ -147,18 +164,63 @@ def step(reference: Reference, before: Incident, window: WindowInput) -> tuple[I
     )
 
 
+def _by_head(
+    reference: Reference, frame: pd.DataFrame, outcomes: pd.DataFrame | None
+) -> Iterator[tuple[HeadReference, tuple[pd.DataFrame, pd.DataFrame | None]]]:
+    """Each head with the frames of the window and of its outcomes as it sees them."""
+    late = as_seen_by(outcomes, reference.layout) if outcomes is not None else (None,) * len(reference.heads)
+    return zip(reference.heads, zip(as_seen_by(frame, reference.layout), late, strict=True), strict=True)
+
+
+def _as_head(head: HeadReference, frame: pd.DataFrame, outcomes: pd.DataFrame | None, settings: Settings) -> HeadWindow:
+    now = judged_moments(frame, head.layout, settings)
+    if now is None:
+        return HeadWindow(frame, outcomes, None, None, None)
+    own = cells(frame, head.layout)
+    return HeadWindow(frame, outcomes, now, own, split_shift(head.cells, own))
+
+
+def _seen(heads: Sequence[HeadWindow], recent: Sequence[tuple[datetime, tuple[Sums, ...]]]) -> tuple[Seen, ...]:
+    """What the window offers a diagnosis of each head."""
+    return tuple(
+        Seen(head.frame, head.outcomes, [(start, by_head[number]) for start, by_head in recent])
+        for number, head in enumerate(heads)
+    )
+
+
 def _cause(
-    reference: Reference, before: Incident, evidence: ev.Evidence, findings: Sequence[Finding], seen: Seen
+    reference: Reference,
+    before: Incident,
+    evidence: ev.Evidence,
+    findings: Sequence[Finding],
+    seen: Sequence[Seen],
 ) -> tuple[Cause | None, Cause | None]:
     """The window's cause, and that of the evidence's page while one is open: the cause that opened it."""
-    known = Known(reference.layout, reference.null, reference.calibration, reference.settings.groups)
 
     def why(channel: Channel) -> Cause | None:
-        return diagnose([f for f in findings if f.status is Status.PAGE and f.channel is channel], seen, known)
+        return _diagnose(reference, [f for f in findings if f.status is Status.PAGE and f.channel is channel], seen)
 
     opened = why(Channel.EVIDENCE) if evidence.page else before.paged
     paged = opened if evidence.firing else None
     return why(Channel.CHECK) or paged or broken_contract(findings), paged
+
+
+def _diagnose(reference: Reference, findings: Sequence[Finding], seen: Sequence[Seen]) -> Cause | None:
+    """The cause of a page. Of a multiclass model it is that of the class which the most evidence is of."""
+    weight = {
+        head.name: sum(f.evidence or 0.0 for f in findings if f.class_name == head.name) for head in reference.heads
+    }
+    number = max(range(len(seen)), key=lambda i: weight[reference.heads[i].name])
+    head = reference.heads[number]
+    known = Known(head.layout, head.null, head.calibration, reference.settings.groups)
+    own = [f for f in findings if f.channel is Channel.CHECK or f.class_name == head.name]
+    cause = diagnose(own, seen[number], known)
+    classes, named = (tuple(dict.fromkeys(f.class_name for f in fs if f.class_name)) for fs in (findings, own))
+    if cause is None or not named:
+        return cause
+    others = ", ".join(name for name in classes if name not in named)
+    grounds = (*cause.grounds, *([f"streams of other classes moved too: {others}"] if others else []))
+    return replace(cause, class_name=named[0] if len(named) == 1 else None, grounds=grounds)
 
 
 def _heard(reference: Reference, observation: ev.Observation, evidence: ev.Evidence, key: WindowKey) -> list[Finding]:
@@ -196,7 +258,7 @@ def _checks(
     if outcomes is None:
         return failed
     cohort = rows.get(window.key.start - settings.lag * settings.width)
-    return failed + check_labels(outcomes, reference.limits, cohort, settings.min_rows)
+    return failed + check_labels(outcomes, reference.layout, reference.limits, cohort, settings.min_rows)
 
 
 def _onset(finding: Finding, before: Incident, window: WindowInput, settings: Settings) -> datetime:

@@ -8,6 +8,7 @@ that lies further from the baseline's range than three times its width, as a wro
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -99,3 +100,27 @@ def assign(bins: FeatureBins, values: pd.Series[Any]) -> npt.NDArray[np.int64]:
     if (reach := FAR_WIDTHS * (edges[-1] - edges[0])) > 0:  # nothing is far from the only value that there was
         cell = np.where((numbers < edges[0] - reach) | (numbers > edges[-1] + reach), FAR, cell)
     return np.where(values.isna().to_numpy(), MISSING, cell)
+
+
+def slice_names(bins: FeatureBins) -> list[str]:
+    """The names of a slice column's values, by cell.
+
+    >>> slice_names(FeatureBins("origin", categories=("EWR", "JFK")))
+    ['origin=EWR', 'origin=JFK']
+    >>> slice_names(FeatureBins("age", edges=(0.0, 30.0, 99.0)))
+    ['age=[0, 30)', 'age=[30, 99]']
+    """
+    if not bins.numeric:
+        return [f"{bins.name}={c}" for c in bins.categories]
+    labels = _distinct_labels(bins.edges)
+    pairs = list(pairwise(labels))
+    return [f"{bins.name}=[{a}, {b}{']' if i == len(pairs) - 1 else ')'}" for i, (a, b) in enumerate(pairs)]
+
+
+def _distinct_labels(edges: tuple[float, ...]) -> list[str]:
+    """The edges with as few digits as tell them apart, from 6 on: slices are kept by name."""
+    for digits in range(6, 17):
+        labels = [f"{edge:.{digits}g}" for edge in edges]
+        if len(set(labels)) >= len(set(edges)):
+            return labels
+    return [f"{edge:.17g}" for edge in edges]

@@ -12,7 +12,7 @@ fails, because nothing about it is random.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, sqrt
 
 import numpy as np
@@ -22,6 +22,7 @@ import pandas as pd
 from whydrift.monitors.attribution import cell_rates
 from whydrift.monitors.binning import FAR, MISSING, UNSEEN
 from whydrift.monitors.calibration import POINTS
+from whydrift.monitors.class_sums import as_seen_by, head_names
 from whydrift.monitors.outcome_streams import score_mesh
 from whydrift.monitors.summary import Layout
 from whydrift.monitors.summary_terms import NO_CELL
@@ -34,7 +35,8 @@ _CHANCE = 20.0  # expected and not one came: e**-20 by chance
 _SHOWN = 3
 LABEL_CHECKS = frozenset({"label_coverage", "label_class"})
 DATA_CHECKS = frozenset({"missing_rate", "unseen_rate", "out_of_range_rate", "set_aside"})
-HARMLESS = {"duplicate", "other_model_version", "unreadable_file", "label_without_record", "bad_label"}
+_LABEL_REASONS = {"label_without_record", "bad_label", "label_of_no_class"}
+HARMLESS = {"duplicate", "other_model_version", "unreadable_file", *_LABEL_REASONS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +112,14 @@ def check(frame: pd.DataFrame, layout: Layout, limits: Limits, min_rows: int) ->
     return found
 
 
-def check_labels(outcomes: pd.DataFrame, limits: Limits, rows: float | None, min_rows: int) -> list[Finding]:
+def check_labels(
+    outcomes: pd.DataFrame, layout: Layout, limits: Limits, rows: float | None, min_rows: int
+) -> list[Finding]:
     """What labels cannot do unless something breaks on their way: the checks that fail in a mature cohort.
 
     Args:
         outcomes: frame of the cohort's outcomes.
+        layout: of the baseline.
         limits: the baseline's.
         rows: the cohort's explained rows, None where its own window is not there.
         min_rows: rates of fewer rows are not judged.
@@ -133,20 +138,29 @@ def check_labels(outcomes: pd.DataFrame, limits: Limits, rows: float | None, min
             text += f"in the baseline's windows it were at most {usual:.1%}"
             found.append(_finding("label_coverage", rate, usual, many, text))
     if labelled >= min_rows:
-        found += _check_class(outcomes, labelled, whole.get("positives", 0.0))
+        for name, own in zip(head_names(layout), as_seen_by(outcomes, layout), strict=True):
+            found += _check_class(own, labelled, whole_loss(own).get("positives", 0.0), name)
     return found
 
 
-def _check_class(outcomes: pd.DataFrame, rows: float, positives: float) -> Iterator[Finding]:
-    """One class only, where the scores expect so many of the other that chance does not leave them out."""
+def _check_class(outcomes: pd.DataFrame, rows: float, positives: float, name: str | None) -> Iterator[Finding]:
+    """One class only, where the scores expect so many of the other that chance does not leave them out.
+
+    Of several classes each is looked at by itself: none or all of the labels are `name`.
+    """
     mesh = score_mesh(outcomes) if positives in {0.0, rows} else None
     if mesh is None:
         return
     expected = float(mesh.labelled @ POINTS) / float(mesh.labelled.sum()) * rows
     for label, there, absent in ((0, rows - positives, expected), (1, positives, rows - expected)):
         if there == rows and absent >= _CHANCE:
-            text = f"all {there:,.0f} labels are {label}, and the scores expect {absent:,.0f} that are not"
-            yield _finding("label_class", 1.0, exp(-absent), None, text)
+            told, what = f"all {there:,.0f} labels are {label}", "are not"
+            if name is not None and label == 0:
+                told, what = f"none of {there:,.0f} labels is class {name}", "are"
+            elif name is not None:
+                told = f"all {there:,.0f} labels are class {name}"
+            text = f"{told}, and the scores expect {absent:,.0f} that {what}"
+            yield replace(_finding("label_class", 1.0, exp(-absent), None, text), class_name=name)
 
 
 def explained_rows(frame: pd.DataFrame) -> float:
@@ -176,9 +190,6 @@ def set_aside(frame: pd.DataFrame) -> dict[str, int]:
     """Rows set aside by reason."""
     block = frame[frame["block"] == "set_aside"]
     return {str(n): round(v) for n, v in zip(block["name"], block["value"], strict=True)}
-
-
-_LABEL_REASONS = {"label_without_record", "bad_label"}
 
 
 def _check_digests(frame: pd.DataFrame, limits: Limits) -> Iterator[Finding]:

@@ -26,7 +26,10 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One model's sums over a window: absolute attribution (p,), and of the labelled rows the mesh and losses."""
+    """One model's sums over a window: absolute attribution, and of the labelled rows the mesh and losses.
+
+    Attributions are by feature, (p,), and by class of several ones, (p C,).
+    """
 
     absolute: FloatArray
     mesh: ScoreMesh | None
@@ -102,7 +105,7 @@ _Statistic = Callable[[Sequence[PairedWindow]], float]
 
 
 def compare(
-    windows: Sequence[PairedWindow], margins: Margins, *, binary: bool, contracts: Contracts | None = None
+    windows: Sequence[PairedWindow], margins: Margins, *, classifier: bool, contracts: Contracts | None = None
 ) -> Comparison:
     """Run every check."""
     rows: dict[str, int] = {}
@@ -111,7 +114,7 @@ def compare(
             rows[name] = rows.get(name, 0) + count
     judged = [name for name in sorted(rows) if name and rows[name] >= margins.min_slice_rows]
     plan: list[tuple[str, _Statistic, float, int]] = [("share_cosine", _cosine, margins.min_share_cosine, -1)]
-    if binary:
+    if classifier:
         plan.append(("brier_increase", _loss_increase, margins.max_brier_increase, 1))
         plan.append(("smece_increase", _smece_increase, margins.max_smece_increase, 1))
     else:

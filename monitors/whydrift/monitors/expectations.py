@@ -34,7 +34,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from whydrift.monitors.binning import assign
+from whydrift.monitors.binning import assign, slice_names
 from whydrift.monitors.contract_sums import (
     FloatArray,
     Measured,
@@ -45,7 +45,7 @@ from whydrift.monitors.contract_sums import (
     read_sums,
     share,
 )
-from whydrift.monitors.summary import Explained, Layout, WindowSummary, chunks, collect, merge, slice_names
+from whydrift.monitors.summary import Explained, Layout, WindowSummary, chunks, collect, merge
 from whydrift.monitors.summary_terms import Rows, held, term
 from whydrift.monitors.verdict import Cause, CauseKind, Channel, Finding, Status
 from whydrift.monitors.verdict_validation import ExpectationResult

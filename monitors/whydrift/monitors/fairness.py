@@ -22,13 +22,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from whydrift.monitors.binning import FeatureBins, assign
+from whydrift.monitors.binning import FeatureBins, assign, slice_names
 from whydrift.monitors.confusion import Fairness, FairnessColumn
 from whydrift.monitors.dense import dense
 from whydrift.monitors.evidence import Stream
 from whydrift.monitors.grid import COARSE, coarsen
 from whydrift.monitors.stream_input import StreamInput, Values
-from whydrift.monitors.summary import Layout, slice_names
+from whydrift.monitors.summary import Layout
 from whydrift.monitors.verdict_slices import FairnessGap
 
 FloatArray = npt.NDArray[np.float64]

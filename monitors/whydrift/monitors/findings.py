@@ -38,6 +38,7 @@ def evidence_findings(
             feature=stream.feature,
             slice=stream.slice,
             group=stream.group,
+            class_name=stream.class_name,
             baseline=_in_its_unit(reference, stream, float(evidence.expected[index])),
             evidence=float(parts[index]),
             threshold=threshold,
@@ -62,6 +63,7 @@ def slow_findings(reference: Reference, drifts: Sequence[Drift]) -> Iterator[Fin
             feature=stream.feature,
             slice=stream.slice,
             group=stream.group,
+            class_name=stream.class_name,
             value=value,
             baseline=baseline,
             effect=drift.effect,
@@ -112,7 +114,8 @@ def _in_its_unit(reference: Reference, stream: ev.Stream, value: float) -> float
 
 def _unit(reference: Reference, stream: ev.Stream) -> float:
     """What a value of 1 is of the output."""
-    layout, fixed = reference.layout, reference.streams
+    head = reference.head(stream.class_name)
+    layout, fixed = head.layout, head.streams
     if stream.kind == "level" and stream.feature is not None:
         return float(fixed.deviation[layout.names.index(stream.feature)]) * layout.scale
     if stream.kind == "group_level":
@@ -150,7 +153,8 @@ _WORDS = {
 
 
 def _subject(stream: ev.Stream) -> str:
-    return _WORDS[stream.kind].format(name=stream.feature or stream.group or stream.slice or "all rows")
+    words = _WORDS[stream.kind].format(name=stream.feature or stream.group or stream.slice or "all rows")
+    return words if stream.class_name is None else f"{words}, for class {stream.class_name},"
 
 
 def _say(stream: ev.Stream, value: float, baseline: float, effect: float) -> str:

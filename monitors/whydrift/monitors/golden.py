@@ -21,7 +21,10 @@ ERRORS = 5.0  # Monte Carlo standard errors that an estimated attribution may di
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """Rows as they were answered when the baseline was made: `features` (n, p), `values` (n, p), `output` (n,)."""
+    """Rows as they were answered when the baseline was made: `features` (n, p), `values` (n, p), `output` (n,).
+
+    Of a model of C classes `values` is (n, C, p) and `output` (n, C).
+    """
 
     features: pd.DataFrame
     values: FloatArray
@@ -35,19 +38,20 @@ def compare(
 
     Args:
         golden: the rows as they were.
-        values: their attributions now, (n, p).
-        output: the model's output now, (n,).
+        values: their attributions now, as `golden` has them.
+        output: the model's output now, likewise.
         scale: of the output, `Layout.scale`.
-        error: standard errors of estimated attributions, (n, p); None where they are exact.
+        error: standard errors of estimated attributions, in the shape of `values`; None where they are exact.
     """
     allowed = TOLERANCE * (scale + np.abs(golden.values))
     if error is not None:
         allowed = np.maximum(allowed, ERRORS * error)
-    explained = _differs(values, golden.values, allowed)
-    answered = _differs(output, golden.output, TOLERANCE * (scale + np.abs(golden.output)))
+    rows, features = golden.features.shape  # of several classes any that differs counts
+    explained = np.asarray(_differs(values, golden.values, allowed).reshape(rows, -1, features).any(axis=1))
+    answered = _differs(output, golden.output, TOLERANCE * (scale + np.abs(golden.output))).reshape(rows, -1)
     return count_golden(
         rows=len(output),
-        outputs=int(answered.sum()),
+        outputs=int(answered.any(axis=1).sum()),
         attributions=int(explained.any(axis=1).sum()),
         features=dict(zip(golden.features.columns, explained.sum(axis=0).tolist(), strict=True)),
     )

@@ -98,9 +98,9 @@ def _cohorts(reference: Reference, assessed: Assessed, arrivals: Arrivals) -> tu
 
 def _performance(reference: Reference, assessed: Assessed, usual: UsualLabels) -> tuple[PerformanceEstimate, ...]:
     """Estimates from the window's scores; empty where it has too few rows, or the baseline no labels."""
-    layout, rate = reference.layout, reference.streams.recalibrated
+    layout, rate = reference.layout, reference.heads[0].streams.recalibrated
     weight, threshold = mesh_of(assessed.frame, "score", "weight"), threshold_of(layout)
-    if layout.task != "binary" or rate is None or usual.performance is None or assessed.moments is None:
+    if layout.task != "binary" or rate is None or usual.performance is None or not assessed.judged:
         return ()
     now = x_cells(assessed.frame, layout)
     moved = most_moved(now, x_cells(reference.frame, layout))

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from whydrift.monitors.binning import slice_names
 from whydrift.monitors.calibration import MESH, ScoreMesh, brier, cox, smece
 from whydrift.monitors.evidence import Stream
 from whydrift.monitors.stream_input import StreamInput, Values
-from whydrift.monitors.summary import Layout, slice_names
+from whydrift.monitors.summary import Layout
 
 OUTCOME_STREAMS = frozenset(
     {"calibration_intercept", "calibration_slope", "smece", "bias", "coverage", "loss"}

@@ -119,11 +119,14 @@ def relative_error(frame: pd.DataFrame, layout: Layout) -> FloatArray:
     return _by(np.sqrt(squared * weight), absolute)  # sqrt(squared / weight) / (absolute / weight)
 
 
-def in_window(measured: Soundness, frame: pd.DataFrame, layout: Layout) -> Soundness:
-    """What was measured when the baseline was made, with what a window's summary says of its own explanations."""
+def in_window(measured: Soundness, frame: pd.DataFrame, layout: Layout, error: FloatArray) -> Soundness:
+    """What was measured when the baseline was made, with what a window's summary says of its own explanations.
+
+    `error` (p,) is the `relative_error` of each feature.
+    """
     quality = frame[(frame["block"] == "quality") & (frame["name"] == "")].groupby("stat")["value"].sum()
     explained = float(quality.get("explained", 0.0))
-    errors = dict(zip(layout.names, relative_error(frame, layout), strict=True))
+    errors = dict(zip(layout.names, error, strict=True))
     return replace(
         measured,
         not_additive=float(quality.get("not_additive", 0.0)) / explained if explained else None,

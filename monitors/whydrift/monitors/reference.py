@@ -11,7 +11,9 @@ import pandas as pd
 
 from whydrift.monitors import evidence as ev
 from whydrift.monitors.attribution import Cells, Moments, cells, moments
+from whydrift.monitors.calibration_multiclass import ClassMeshes
 from whydrift.monitors.checks import Limits, fit_limits
+from whydrift.monitors.class_sums import as_seen_by, head_names, heads, read_class_meshes
 from whydrift.monitors.conformal import Residuals, read_residuals
 from whydrift.monitors.contract_sums import Measured
 from whydrift.monitors.expectations import Expectation, check_expectations, measure_all
@@ -64,20 +66,36 @@ class BaselineWindow:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadReference:
+    """What the baseline says of one head: of a class, or of a model that has none, whose head has no name.
+
+    `layout` is the head's own, `frame` that of all of the baseline's rows as the head sees them.
+    """
+
+    name: str | None
+    layout: Layout
+    frame: pd.DataFrame
+    moments: Moments
+    cells: Cells
+    null: Null
+    streams: StreamBaseline
+    calibration: UsualCalibration
+
+
+@dataclass(frozen=True, slots=True)
 class Reference:
-    """All that the baseline says, fitted once a process."""
+    """All that the baseline says, fitted once a process; `frame` and `meshes` are of all of its rows, the latter of
+    a multiclass model's.
+    """
 
     layout: Layout
     settings: Settings
     limits: Limits
     detector: ev.Detector
     observations: tuple[ev.Observation, ...]
-    moments: Moments
-    cells: Cells
-    null: Null
-    streams: StreamBaseline
+    heads: tuple[HeadReference, ...]
     frame: pd.DataFrame
-    calibration: UsualCalibration
+    meshes: ClassMeshes | None
     losses: Mapping[str, Loss]
     usual_loss: UsualLoss | None
     gaps: UsualGaps
@@ -85,32 +103,44 @@ class Reference:
     windows: int
     reasons: Mapping[str, Measured | str]
 
+    def head(self, name: str | None) -> HeadReference:
+        """The head of a class, or of a model without classes the only one."""
+        return next((head for head in self.heads if head.name == name), self.heads[0])
+
 
 def refer(windows: Sequence[BaselineWindow], layout: Layout, settings: Settings, digests: dict[str, str]) -> Reference:
     """Fit everything that the baseline fixes: limits, deviations, and the detector, warmed up on its windows."""
     whole = merge([w.summary for w in windows]).frame()
-    together = moments(whole, layout)
-    if together is None:
-        raise ValueError("a baseline needs explained rows")
     frames = [w.summary.frame() for w in windows]
     outcomes = {w.start: w.outcomes.frame() for w in windows if w.outcomes is not None}
-    lag = settings.lag * settings.width
-    judged = [judged_moments(frame, layout, settings) for frame in frames]
-    fixed = fit_stream_baseline(
-        whole, together, [frame for frame, now in zip(frames, judged, strict=True) if now is not None], layout
-    )
-    fixed = replace(fixed, recalibrated=usual_rates(list(outcomes.values())))
+    seen, lag = _by_head(frames, layout), settings.lag * settings.width
+    late = [dict(zip(outcomes, side, strict=True)) for side in _by_head(list(outcomes.values()), layout)]
+    judged = [
+        [judged_moments(frame, one, settings) for frame in own] for one, own in zip(heads(layout), seen, strict=True)
+    ]
+    fitted = [
+        _fit_head(
+            name, one, [(f, now) for f, now in zip(own, mean, strict=True) if now is not None], all_rows, labelled
+        )
+        for name, one, own, mean, all_rows, labelled in zip(
+            head_names(layout), heads(layout), seen, judged, as_seen_by(whole, layout), late, strict=True
+        )
+    ]
     observations = tuple(
         observe(
-            StreamInput(w.start, frame, now, outcomes.get(w.start - lag), fixed.without(frame, layout)),
+            [
+                StreamInput(
+                    w.start, own[i], mean[i], labelled.get(w.start - lag), head.streams.without(own[i], head.layout)
+                )
+                for own, mean, head, labelled in zip(seen, judged, fitted, late, strict=True)
+            ],
             layout,
             labels=settings.labels,
         )
-        for w, frame, now in zip(windows, frames, judged, strict=True)
+        for i, w in enumerate(windows)
     )
     labelled = pd.concat(outcomes.values(), ignore_index=True) if outcomes else None
     own = [outcomes.get(w.start) for w in windows]
-    shifts = [sums(cells(f, layout), now.rows) for f, now in zip(frames, judged, strict=True) if now is not None]
     return Reference(
         layout=layout,
         settings=settings,
@@ -124,20 +154,54 @@ def refer(windows: Sequence[BaselineWindow], layout: Layout, settings: Settings,
             mutes=settings.mutes,
         ),
         observations=observations,
-        moments=together,
-        cells=cells(whole, layout),
-        null=fit_null(whole, layout, shifts),
-        streams=fixed,
+        heads=tuple(fitted),
         frame=whole,
-        calibration=usual_calibration(list(outcomes.values())),
+        meshes=_meshes(windows, layout),
         losses=losses(labelled) if labelled is not None else {},
         usual_loss=fit_usual_loss(
-            [late[""].mean * layout.loss_scale**2 for f in outcomes.values() if "" in (late := losses(f))]
+            [found[""].mean * layout.loss_scale**2 for f in outcomes.values() if "" in (found := losses(f))]
         ),
         gaps=fit_usual_gaps(frames, list(outcomes.values()), layout),
         residuals=read_residuals(labelled) if labelled is not None else None,
         windows=len(windows),
         reasons=measure_all(settings.expectations, whole, layout, settings.min_rows),
+    )
+
+
+def _meshes(windows: Sequence[BaselineWindow], layout: Layout) -> ClassMeshes | None:
+    if not layout.classes:
+        return None
+    return read_class_meshes(merge([w.outcomes for w in windows if w.outcomes is not None]).frame(), layout)
+
+
+def _by_head(frames: Sequence[pd.DataFrame], layout: Layout) -> list[list[pd.DataFrame]]:
+    """The frames as each head sees them, one list a head."""
+    views = [as_seen_by(frame, layout) for frame in frames]
+    return [[view[number] for view in views] for number in range(len(heads(layout)))]
+
+
+def _fit_head(
+    name: str | None,
+    layout: Layout,
+    judged: Sequence[tuple[pd.DataFrame, Moments]],
+    whole: pd.DataFrame,
+    outcomes: Mapping[datetime, pd.DataFrame],
+) -> HeadReference:
+    """From the windows that can be judged, all of the baseline's rows, and its outcomes, as the head sees them."""
+    together = moments(whole, layout)
+    if together is None:
+        raise ValueError("a baseline needs explained rows")
+    fixed = fit_stream_baseline(whole, together, [frame for frame, _ in judged], layout)
+    shifts = [sums(cells(frame, layout), now.rows) for frame, now in judged]
+    return HeadReference(
+        name=name,
+        layout=layout,
+        frame=whole,
+        moments=together,
+        cells=cells(whole, layout),
+        null=fit_null(whole, layout, shifts),
+        streams=replace(fixed, recalibrated=usual_rates(list(outcomes.values()))),
+        calibration=usual_calibration(list(outcomes.values())),
     )
 
 

@@ -20,11 +20,11 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from whydrift.monitors.binning import MISSING
+from whydrift.monitors.binning import MISSING, slice_names
 from whydrift.monitors.cell_sums import CellSums, Grid, UsualCells, lay_out, moments
 from whydrift.monitors.grid import SliceCell, coarsen, size
 from whydrift.monitors.residuals import MIN_HISTORY, moderate
-from whydrift.monitors.summary import Layout, slice_names
+from whydrift.monitors.summary import Layout
 from whydrift.monitors.verdict_slices import SearchedSlice, SliceSearch
 
 FloatArray = npt.NDArray[np.float64]

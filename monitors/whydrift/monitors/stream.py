@@ -22,7 +22,8 @@ class Stream:
 
     Streams of one `kind` share their units, and borrow strength for their variances from each other.
     A `one_sided` stream can only be too large. Weights are relative; a stream of the `ticket` tier has none in
-    what pages, and those that were found `automatic`ally, not asked for, share a tenth of the whole.
+    what pages, and those that were found `automatic`ally, not asked for, share a tenth of the whole. Those of a
+    multiclass model are each of one class, against the rest.
     """
 
     kind: str
@@ -34,6 +35,7 @@ class Stream:
     group: str | None = None
     tier: Literal["page", "ticket"] = "page"
     automatic: bool = False
+    class_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,5 +59,5 @@ def muted_in(start: datetime, mutes: Sequence[Mute], streams: Sequence[Stream]) 
 
 def _silences(mute: Mute, stream: Stream) -> bool:
     """Whether a stream is all that a mute names."""
-    names = ("kind", "feature", "slice", "group")
+    names = ("kind", "feature", "slice", "group", "class_name")
     return all(getattr(mute, name) in (None, getattr(stream, name)) for name in names)

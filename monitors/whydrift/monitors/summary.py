@@ -33,13 +33,13 @@ of a unit; what is summed, and each of its factors, is held within ±2**30 units
 | confusion   |       | column  | group    | of labelled rows, see `confusion`                           |
 
 Attributions and outputs are in units of `Layout.scale`, losses are squared errors in units of `Layout.loss_scale`.
+What a multiclass model has of these once a class, and what as a whole, says `class_sums`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from itertools import pairwise
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -49,7 +49,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.special import expit
 
-from whydrift.monitors.binning import FeatureBins, assign
+from whydrift.monitors.binning import FeatureBins, assign, slice_names
 from whydrift.monitors.conformal import residual_terms
 from whydrift.monitors.confusion import Fairness, confusion_terms, selection_terms
 from whydrift.monitors.grid import SliceCell, rows_of
@@ -87,6 +87,14 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassCells:
+    """A class of a multiclass model, with the cells of each feature's attribution to its output."""
+
+    name: str
+    attributions: tuple[FeatureBins, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """What a baseline fixes, so that every later window can be added to and compared with it.
 
@@ -97,11 +105,12 @@ class Layout:
     regression's predictions, None for a classifier, whose scores have the calibration mesh.
     `searched` are the coarse cells of the columns that are searched for slices, and `promoted` the slices that the
     baseline found there, whose losses are watched; `fairness` is of a classifier only. `residual_edges` are quantiles
-    of a regression's residuals in units of `loss_scale`, see `conformal`.
+    of a regression's residuals in units of `loss_scale`, see `conformal`. `classes` are those of a multiclass model,
+    in the order of its outputs, and have the `attributions`; `softmax` says how its outputs give its predictions.
     """
 
-    task: Literal["binary", "regression"]
-    link: Literal["logit", "identity"]
+    task: Literal["binary", "regression", "multiclass"]
+    link: Literal["logit", "identity", "softmax"]
     scale: float
     loss_scale: float
     features: tuple[FeatureBins, ...]
@@ -114,6 +123,7 @@ class Layout:
     promoted: tuple[SliceCell, ...] = ()
     fairness: Fairness | None = None
     residual_edges: tuple[float, ...] = ()
+    classes: tuple[ClassCells, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -124,7 +134,8 @@ class Layout:
 class Explained:
     """Rows with their attributions: `features` (n, p) frame, `values` (n, p), the others (n,).
 
-    `error` holds the standard errors (n, p) of values that were sampled.
+    `error` holds the standard errors (n, p) of values that were sampled. Of a model of C classes `values` and `error`
+    are (n, C, p), `prediction` and `output` (n, C), and `base` has C numbers; see `class_sums`.
     """
 
     features: pd.DataFrame
@@ -132,13 +143,16 @@ class Explained:
     weight: FloatArray
     values: FloatArray
     output: FloatArray
-    base: float
+    base: float | tuple[float, ...]
     error: FloatArray | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """Rows with their mature labels: `features` (n, p) frame, the others (n,)."""
+    """Rows with their mature labels: `features` (n, p) frame, the others (n,).
+
+    Of a model of C classes `prediction` is (n, C), and `label` the number of the class, 0..C-1; see `class_sums`.
+    """
 
     features: pd.DataFrame
     prediction: FloatArray
@@ -223,30 +237,6 @@ def summarise_outcomes(batch: Outcomes, layout: Layout) -> WindowSummary:
     if not np.isfinite(batch.label).all():
         raise ValueError("a label is not a finite number; rows with such labels are to be set aside and counted")
     return merge(collect(_outcome_terms(part, layout)) for part in chunks(batch))
-
-
-def slice_names(bins: FeatureBins) -> list[str]:
-    """The names of a slice column's values, by cell.
-
-    >>> slice_names(FeatureBins("origin", categories=("EWR", "JFK")))
-    ['origin=EWR', 'origin=JFK']
-    >>> slice_names(FeatureBins("age", edges=(0.0, 30.0, 99.0)))
-    ['age=[0, 30)', 'age=[30, 99]']
-    """
-    if not bins.numeric:
-        return [f"{bins.name}={c}" for c in bins.categories]
-    labels = _distinct_labels(bins.edges)
-    pairs = list(pairwise(labels))
-    return [f"{bins.name}=[{a}, {b}{']' if i == len(pairs) - 1 else ')'}" for i, (a, b) in enumerate(pairs)]
-
-
-def _distinct_labels(edges: tuple[float, ...]) -> list[str]:
-    """The edges with as few digits as tell them apart, from 6 on: slices are kept by name."""
-    for digits in range(6, 17):
-        labels = [f"{edge:.{digits}g}" for edge in edges]
-        if len(set(labels)) >= len(set(edges)):
-            return labels
-    return [f"{edge:.17g}" for edge in edges]
 
 
 _Batch = TypeVar("_Batch", Explained, Outcomes)
@@ -352,8 +342,13 @@ def _outcome_terms(batch: Outcomes, layout: Layout) -> Iterator[Rows]:
         yield from mesh_terms("outcome", "positive", batch.prediction, w * batch.label)
     error = held(batch.label, layout.loss_scale) - held(batch.prediction, layout.loss_scale)
     yield from residual_terms(layout.residual_edges, error, w)
-    loss = error * error
-    positive = ones_where(batch.label > 0)
+    yield from loss_terms(batch, layout, error * error, ones_where(batch.label > 0))
+    yield from confusion_terms(layout.fairness, batch.features, batch.prediction, w, batch.label)
+
+
+def loss_terms(batch: Outcomes, layout: Layout, loss: FloatArray, positive: FloatArray) -> Iterator[Rows]:
+    """The losses (n,) of all rows and by slice; `positive` (n,) is 1 where a label is."""
+    w = held(batch.weight, 1.0)
     stats = {
         "rows": np.ones_like(w),
         "positives": positive,
@@ -371,7 +366,6 @@ def _outcome_terms(batch: Outcomes, layout: Layout) -> Iterator[Rows]:
     for name, inside in rows_of(layout.promoted, layout.searched, batch.features):
         for stat, terms in stats.items():
             yield term("loss", stat, terms[inside], slice_=name)
-    yield from confusion_terms(layout.fairness, batch.features, batch.prediction, w, batch.label)
 
 
 def _slice_columns(features: pd.DataFrame, layout: Layout) -> Iterator[tuple[list[str], IntArray]]:

@@ -12,6 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
+from whydrift.monitors.verdict_classes import MulticlassResult
 from whydrift.monitors.verdict_labels import LabelView
 from whydrift.monitors.verdict_slices import FairnessGap, SliceSearch
 from whydrift.monitors.verdict_validation import ExpectationResult, RegressionCalibration
@@ -77,6 +78,7 @@ class Finding:
     feature: str | None = None
     slice: str | None = None
     group: str | None = None
+    class_name: str | None = None
     value: float | None = None
     baseline: float | None = None
     effect: float | None = None
@@ -97,6 +99,7 @@ class Cause:
     features: tuple[str, ...] = ()
     group: str | None = None
     slice: str | None = None
+    class_name: str | None = None
     grounds: tuple[str, ...] = ()
     next_step: str = ""
 
@@ -141,6 +144,7 @@ class Mute:
     feature: str | None = None
     slice: str | None = None
     group: str | None = None
+    class_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +167,7 @@ class FeatureAttribution:
 
     `shift` is its part of the score shift; `composition` and `response` sum to it (Kitagawa's split:
     the feature's own inputs moved, or the same inputs are answered differently). Shares sum to 1, or are all 0
-    where the answers depend on nothing.
+    where the answers depend on nothing. Of a multiclass model as a whole the numbers are sums over its classes.
     """
 
     feature: str
@@ -223,6 +227,16 @@ class CalibrationResult:
     baseline_smece: float | None
     baseline_brier: float | None
     diagram: tuple[ReliabilityBin, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassResult:
+    """A class of a multiclass model against the rest; `calibration` is None where labels are too few."""
+
+    class_name: str
+    attribution: tuple[FeatureAttribution, ...]
+    score: ScoreShift | None
+    calibration: CalibrationResult | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,4 +362,6 @@ class Verdict:
     fairness: tuple[FairnessGap, ...] = ()
     expectations: tuple[ExpectationResult, ...] = ()
     regression: RegressionCalibration | None = None
+    classes: tuple[ClassResult, ...] = ()
+    multiclass: MulticlassResult | None = None
     muted: tuple[Mute, ...] = ()

@@ -8,30 +8,24 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 
-from whydrift.monitors import calibration as cal
 from whydrift.monitors.assessment import Assessed
-from whydrift.monitors.attribution import cell_rates
-from whydrift.monitors.binning import MISSING
 from whydrift.monitors.checks import rows_seen, set_aside
 from whydrift.monitors.conformal import read_residuals, tell_regression
 from whydrift.monitors.evidence import smallest_detectable
 from whydrift.monitors.fairness import tell_gaps
+from whydrift.monitors.head_views import tell_attribution, tell_calibration, tell_classes, tell_multiclass, tell_score
 from whydrift.monitors.label_view import Arrivals, view_labels, with_bounds
-from whydrift.monitors.outcome_streams import MIN_LABELLED, all_slices, losses, score_mesh
+from whydrift.monitors.outcome_streams import MIN_LABELLED, all_slices, losses
 from whydrift.monitors.peer_table import Side, peer_table
-from whydrift.monitors.quality import in_window
+from whydrift.monitors.quality import in_window, relative_error
 from whydrift.monitors.reference import Reference, hold_against
 from whydrift.monitors.slices import Searched, search
-from whydrift.monitors.summary import Layout
 from whydrift.monitors.verdict import (
     Budget,
-    CalibrationResult,
     CauseKind,
     Detectable,
-    FeatureAttribution,
     PeerStatistic,
     RowCounts,
-    ScoreShift,
     SliceResult,
     Soundness,
     Status,
@@ -40,7 +34,6 @@ from whydrift.monitors.verdict import (
 from whydrift.monitors.verdict_validation import RegressionCalibration
 
 _HORIZONS = (2, 7, 14, 30)
-_BAND_SEED = 0  # the bands of equal cohorts are equal
 
 _CAUSE_WORDS = {
     CauseKind.DATA_BROKEN: "Data broken",
@@ -89,15 +82,17 @@ def write_verdict(
         retraining=assessed.retraining,
         budget=_budget(reference, assessed),
         detectable=_detectable(reference, assessed),
-        attribution=_attribution(reference, assessed),
-        score=_score(reference, assessed),
-        calibration=_calibration(reference, assessed),
+        attribution=tell_attribution(reference, assessed),
+        score=None if reference.layout.classes else tell_score(reference.heads[0], assessed.heads[0]),
+        calibration=None if reference.layout.classes else tell_calibration(reference, assessed, 0),
+        classes=tell_classes(reference, assessed),
+        multiclass=tell_multiclass(reference, assessed),
         slices=_slices(reference, assessed),
         rows=_rows(assessed),
         labels=labels,
         missing_windows=assessed.missing_windows,
         digests=digests,
-        soundness=in_window(soundness, assessed.frame, reference.layout) if soundness is not None else None,
+        soundness=_soundness(reference, assessed, soundness) if soundness is not None else None,
         peers=_peers(reference, assessed),
         muted=tuple(m for m in reference.settings.mutes if m.since <= assessed.window.key.start < m.until),
         search=search(extras.searched, reference.layout, reference.settings.search) if extras.searched else None,
@@ -112,7 +107,7 @@ def _headline(reference: Reference, assessed: Assessed) -> str:
         since = assessed.cause.onset
         time = f"{since:%Y-%m-%d}" if reference.settings.width >= timedelta(days=1) else f"{since:%Y-%m-%d %H:%M} UTC"
         told = f"{_CAUSE_WORDS[assessed.cause.kind]} since {time}: {assessed.cause.sentence}."
-        return told if assessed.moments is not None else f"{told} {_too_few(reference, assessed)}"
+        return told if assessed.judged else f"{told} {_too_few(reference, assessed)}"
     if assessed.status is Status.INSUFFICIENT_DATA:
         return _too_few(reference, assessed)
     if assessed.status is Status.TICKET:
@@ -153,9 +148,11 @@ def _detectable(reference: Reference, assessed: Assessed) -> tuple[Detectable, .
     if not reference.layout.features:
         return ()
     effects = smallest_detectable(reference.detector, assessed.state, _HORIZONS)
-    top = int(np.argmax(reference.moments.share))
+    shares = np.concatenate([head.moments.share for head in reference.heads])
+    number, top = divmod(int(np.argmax(shares)), len(reference.layout.names))
+    first = number * (len(reference.detector.streams) // len(reference.heads))  # a head's own begin with its shares
     # Half widths are 95 % intervals of one window, so 1.96 window deviations.
-    deviation = float(assessed.evidence.half_width[top]) / 1.96
+    deviation = float(assessed.evidence.half_width[first + top]) / 1.96
     return tuple(
         Detectable(
             windows=windows,
@@ -164,78 +161,6 @@ def _detectable(reference: Reference, assessed: Assessed) -> tuple[Detectable, .
             example_share_ratio=float(np.exp(min(effect * deviation, 50.0))) if np.isfinite(deviation) else None,
         )
         for windows, effect in zip(_HORIZONS, effects, strict=True)
-    )
-
-
-def _attribution(reference: Reference, assessed: Assessed) -> tuple[FeatureAttribution, ...]:
-    """By share, largest first; the empty tuple where the window could not be judged."""
-    now, split, layout = assessed.moments, assessed.split, reference.layout
-    if now is None or split is None:
-        return ()
-    missing = cell_rates(assessed.frame, layout, MISSING)
-    missing_before = cell_rates(reference.frame, layout, MISSING)
-    if np.isnan(missing).any():  # no rows of ours lack their inputs: the summary was torn
-        return ()
-    rows = [
-        FeatureAttribution(
-            feature=name,
-            share=float(now.share[j]),
-            baseline_share=float(reference.moments.share[j]),
-            level=float(now.value[j] * layout.scale),
-            baseline_level=float(reference.moments.value[j] * layout.scale),
-            shift=float(split.shift[j] * layout.scale),
-            composition=float(split.composition[j] * layout.scale),
-            response=float(split.response[j] * layout.scale),
-            missing_rate=float(missing[j]),
-            baseline_missing_rate=float(missing_before[j]),
-        )
-        for j, name in enumerate(layout.names)
-    ]
-    return tuple(sorted(rows, key=lambda r: (-max(r.share, r.baseline_share), r.feature)))
-
-
-def _score(reference: Reference, assessed: Assessed) -> ScoreShift | None:
-    now, before, scale = assessed.moments, reference.moments, reference.layout.scale
-    if now is None:
-        return None
-    return ScoreShift(
-        mean=now.output * scale,
-        baseline_mean=before.output * scale,
-        shift=(now.output - before.output) * scale,
-        base_shift=(now.base - before.base) * scale,
-        unit=_unit(reference.layout),
-    )
-
-
-def _unit(layout: Layout) -> str:
-    if layout.link == "logit":
-        return "log-odds"
-    return "probability" if layout.task == "binary" else "value of the prediction"
-
-
-def _calibration(reference: Reference, assessed: Assessed) -> CalibrationResult | None:
-    """Of the newest mature cohort; None for a regression, or where its labels are too few."""
-    if assessed.outcomes is None or reference.layout.task != "binary":
-        return None
-    everything, mesh = losses(assessed.outcomes).get(""), score_mesh(assessed.outcomes)
-    fit = cal.cox(mesh) if mesh is not None else None
-    if everything is None or mesh is None or fit is None or everything.effective < MIN_LABELLED:
-        return None
-    settings, key = reference.settings, assessed.window.key
-    return CalibrationResult(
-        cohort_start=key.start - settings.lag * settings.width,
-        cohort_end=key.end - settings.lag * settings.width,
-        rows=everything.rows,
-        positives=everything.positives,
-        intercept=fit.intercept_at_slope_one,
-        slope=fit.slope,
-        smece=cal.smece(mesh),
-        brier=cal.brier(mesh),
-        baseline_intercept=reference.calibration.intercept,
-        baseline_slope=reference.calibration.slope,
-        baseline_smece=reference.calibration.smece,
-        baseline_brier=reference.calibration.brier,
-        diagram=cal.reliability(mesh, np.random.default_rng(_BAND_SEED)),
     )
 
 
@@ -284,10 +209,17 @@ def _whole(frame: pd.DataFrame, stat: str) -> float:
 
 
 def _peers(reference: Reference, assessed: Assessed) -> tuple[PeerStatistic, ...]:
-    if assessed.moments is None:
+    """Empty of several classes: the peers' defaults are for one output."""
+    head, now = reference.heads[0], assessed.heads[0]
+    if now.moments is None or reference.layout.classes:
         return ()
-    now, then = Side(assessed.frame, assessed.moments), Side(reference.frame, reference.moments)
-    return peer_table(now, then, reference.layout)
+    return peer_table(Side(now.frame, now.moments), Side(head.frame, head.moments), head.layout)
+
+
+def _soundness(reference: Reference, assessed: Assessed, measured: Soundness) -> Soundness:
+    """Of several classes the largest error of each feature."""
+    by_head = [relative_error(now.frame, h.layout) for h, now in zip(reference.heads, assessed.heads, strict=True)]
+    return in_window(measured, assessed.frame, reference.layout, np.fmax.reduce(by_head))
 
 
 def _rows(assessed: Assessed) -> RowCounts:

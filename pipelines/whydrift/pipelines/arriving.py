@@ -13,7 +13,7 @@ from whydrift.monitors.audit import Audited, summarise_audit
 from whydrift.monitors.performance import summarise_joint
 from whydrift.monitors.summary import WindowSummary, merge
 from whydrift.pipelines.rows import Summariser
-from whydrift.pipelines.sources.records import Records
+from whydrift.pipelines.sources.records import Records, read_predictions
 from whydrift.pipelines.sources.table import read_labels
 from whydrift.pipelines.window import Window
 
@@ -40,8 +40,8 @@ def arrivals(summariser: Summariser, window: Window, events: pd.DataFrame) -> Wi
         return WindowSummary.zero()
     ages = ages_watched(config.label_lag)
     cohorts = [window.shifted(-age) for age in ages]
-    labels = read_labels(config.labels, cohorts[-1].start, window.end).frame
-    found = {c.start: _arrived(_predicted(events, c), labels, c) for c in cohorts}
+    labels = read_labels(config.labels, cohorts[-1].start, window.end, summariser.classes).frame
+    found = {c.start: _arrived(_predicted(events, c), labels, c, summariser.classes) for c in cohorts}
     return summarise_arrivals(found, summariser.layout)
 
 
@@ -60,9 +60,9 @@ def learn_arrivals(summariser: Summariser, cohorts: Sequence[tuple[Window, Recor
         if matured is not None:
             parts.append(summarise_joint(matured, summariser.layout))
         due = cohort.end + config.label_horizon * config.window.every
-        labels = read_labels(config.labels, cohort.start, due).frame
+        labels = read_labels(config.labels, cohort.start, due, summariser.classes).frame
         if len(labels) and labels["label_time"].max() >= due - config.window.every:
-            complete[cohort.start] = _arrived(records.frame, labels, cohort)
+            complete[cohort.start] = _arrived(records.frame, labels, cohort, summariser.classes)
     return merge([*parts, summarise_delays(complete, summariser.layout)])
 
 
@@ -82,11 +82,11 @@ def _predicted(events: pd.DataFrame, cohort: Window) -> pd.DataFrame:
     return events[(events["event_time"] >= cohort.start) & (events["event_time"] < cohort.end)]
 
 
-def _arrived(records: pd.DataFrame, labels: pd.DataFrame, cohort: Window) -> Arrived:
+def _arrived(records: pd.DataFrame, labels: pd.DataFrame, cohort: Window, classes: Sequence[str]) -> Arrived:
     joined = records.merge(labels[["event_id", "label", "label_time"]], on="event_id", how="left")
     late = (joined["label_time"] - cohort.end) // cohort.width + 1
     return Arrived(
-        prediction=joined["prediction"].to_numpy(np.float64),
+        prediction=read_predictions(joined, classes),
         weight=joined["weight"].to_numpy(np.float64),
         label=joined["label"].to_numpy(np.float64),
         age=np.maximum(late.fillna(0.0).to_numpy(np.float64), 0.0).astype(np.int64),

@@ -30,11 +30,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
-from whydrift.monitors.binning import fit_attribution_bins, fit_bins
 from whydrift.monitors.evidence import MIN_BASELINE_WINDOWS
-from whydrift.monitors.fairness import fit_fairness
 from whydrift.monitors.golden import Golden
-from whydrift.monitors.groups import find_groups
 from whydrift.monitors.reference import BaselineWindow
 from whydrift.monitors.summary import SCHEMA, Layout, WindowSummary, merge
 from whydrift.monitors.threshold import Calibrated
@@ -42,22 +39,22 @@ from whydrift.monitors.verdict import Soundness
 from whydrift.pipelines.arriving import learn_arrivals
 from whydrift.pipelines.calibrating import calibrate, read_calibrated
 from whydrift.pipelines.config import Config
-from whydrift.pipelines.errors import BaselineError, ConfigError, NoDataError
+from whydrift.pipelines.errors import BaselineError, NoDataError
 from whydrift.pipelines.explainers.protocol import Explainer
+from whydrift.pipelines.fixing import explain_golden, fit_layout, read_golden
 from whydrift.pipelines.progress import progress
-from whydrift.pipelines.registry import LoadedModel, ModelVersion, Registry
+from whydrift.pipelines.registry import ModelVersion, Registry
 from whydrift.pipelines.rows import (
     LogReader,
     Summariser,
     explainer_digest,
     learn_residuals,
     make_explainer,
-    predictions,
     total_set_aside,
 )
 from whydrift.pipelines.searching import find_slices
 from whydrift.pipelines.soundness import BACKGROUNDS, from_json, measure, to_json
-from whydrift.pipelines.sources.records import Records
+from whydrift.pipelines.sources.records import Records, prediction_columns
 from whydrift.pipelines.window import split
 
 logger = logging.getLogger(__name__)
@@ -75,7 +72,6 @@ _MANIFEST, _SUMMARIES, _CELLS, _BACKGROUND, _GOLDEN, _SOUNDNESS = (
     "golden.parquet",
     "soundness.json",
 )
-_ATTRIBUTION = "attribution:"
 _LAYOUT = TypeAdapter(Layout)
 
 
@@ -117,7 +113,8 @@ def make(config: Config, registry: Registry, version: ModelVersion, *, approver:
         )
     background = _sample(frame, config.explainer.background_rows, salt="background")[list(model.features)]
     explainer = make_explainer(config, model, background)
-    layout = _layout(config, model, explainer, frame)
+    few, many = _sample(frame, _EXPLAINED, salt="scale"), _sample(frame, _CORRELATED, salt="groups")
+    layout = fit_layout(config, model, explainer, few, many, frame)
     summariser = Summariser(log, explainer, layout, model.digest)
     answered = [summariser.answer(record) for record in progress(records, "asking the model")]
     summaries = [summariser.summarise(record) for record in progress(answered, "explaining the reference period")]
@@ -131,7 +128,7 @@ def make(config: Config, registry: Registry, version: ModelVersion, *, approver:
     _warn(version, layout, records, answered)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
-        golden = _explain_golden(_sample(frame, GOLDEN_ROWS, salt="golden"), explainer, list(model.features))
+        golden = explain_golden(_sample(frame, GOLDEN_ROWS, salt="golden")[list(model.features)], explainer)
         spare = _sample(frame, BACKGROUNDS * config.explainer.background_rows, salt="backgrounds")
         (path / _SOUNDNESS).write_bytes(to_json(measure(config, model, explainer, background, golden, spare)))
         _write_summaries(path / _SUMMARIES, made)
@@ -160,9 +157,10 @@ def _warn(version: ModelVersion, layout: Layout, records: list[Records], answere
         logger.warning(
             "the baseline has %d windows; below %d nothing statistical pages", len(records), MIN_BASELINE_WINDOWS
         )
-    logged, own = (pd.concat([r.frame["prediction"] for r in side]).to_numpy(float) for side in (records, answered))
-    unit = 1.0 if layout.task == "binary" else layout.scale
-    rate = float((np.abs(logged - own) > layout.prediction_tolerance * unit).mean())
+    columns = prediction_columns([c.name for c in layout.classes])
+    logged, own = (pd.concat([r.frame[columns] for r in side]).to_numpy(float) for side in (records, answered))
+    unit = layout.scale if layout.task == "regression" else 1.0
+    rate = float((np.abs(logged - own) > layout.prediction_tolerance * unit).any(axis=1).mean())
     if rate > DIFFERING:
         logger.warning(
             "%.1f %% of the logged predictions of the reference period are not what %s gives for the logged features;"
@@ -207,7 +205,7 @@ def load(config: Config, registry: Registry, version: ModelVersion) -> Baseline:
             windows=_read_summaries(path / _SUMMARIES),
             cells=WindowSummary.from_bytes((path / _CELLS).read_bytes()),
             background=pq.read_table(path / _BACKGROUND).to_pandas(),
-            golden=_read_golden(path / _GOLDEN, layout),
+            golden=read_golden(path / _GOLDEN, layout),
             soundness=from_json((path / _SOUNDNESS).read_bytes()),
             digests={"model": manifest["model_digest"], "explainer": manifest["explainer_digest"]},
             calibrated=read_calibrated(config, manifest["calibrated"]),
@@ -233,6 +231,7 @@ def _check_made_for(config: Config, version: ModelVersion, manifest: dict[str, A
         "slices": list(config.slices),
         "groups": {name: list(members) for name, members in config.groups.items()},
         "model.task": config.model.task,
+        "model.classes": list(config.model.classes),
         "labels": config.labels is not None,
         "fairness": _asked(config.fairness.columns, config.fairness.threshold) if config.fairness else None,
     }
@@ -243,6 +242,7 @@ def _check_made_for(config: Config, version: ModelVersion, manifest: dict[str, A
         "slices": list(layout.slices),
         "groups": {group.name: list(group.members) for group in layout.groups if not group.automatic},
         "model.task": layout.task,
+        "model.classes": [c.name for c in layout.classes],
         "labels": manifest["labels"],
         "fairness": _asked([c.groups.name for c in layout.fairness.columns], layout.fairness.threshold)
         if layout.fairness
@@ -256,70 +256,11 @@ def _check_made_for(config: Config, version: ModelVersion, manifest: dict[str, A
             )
 
 
-def _layout(config: Config, model: LoadedModel, explainer: Explainer, frame: pd.DataFrame) -> Layout:
-    _refuse_strangers(config, model)
-    sample = explainer.explain(_sample(frame, _EXPLAINED, salt="scale")[list(model.features)])
-    scale = float(2.0 ** np.round(np.log2(float(sample.output.std()) or 1.0)))
-    values = np.where(np.isfinite(sample.values), sample.values, np.nan)  # rows that cannot be explained
-    binary = config.model.task == "binary"
-    layout = Layout(
-        task=config.model.task,
-        link=explainer.link,
-        scale=scale,
-        loss_scale=1.0 if binary else scale,
-        features=tuple(fit_bins(name, frame[name]) for name in model.features),
-        attributions=tuple(map(fit_attribution_bins, model.features, values.T / scale)),
-        slices=tuple(config.slices),
-        groups=find_groups(config.groups, _sample(frame, _CORRELATED, salt="groups")[list(model.features)]),
-        predictions=None if binary else fit_bins("prediction", pd.Series(predictions(explainer, sample))),
-        prediction_tolerance=config.inference_log.prediction_tolerance,
-    )
-    fairness = config.fairness
-    if fairness is None:
-        return layout
-    try:
-        return fit_fairness(frame, layout, fairness.columns, fairness.threshold, fairness.reference)
-    except ValueError as error:
-        raise ConfigError(f"fairness: {error}") from error
-
-
-def _refuse_strangers(config: Config, model: LoadedModel) -> None:
-    named = {
-        "slices": config.slices,
-        "groups": [member for members in config.groups.values() for member in members],
-        "slice_search.columns": () if config.slice_search.columns == "auto" else config.slice_search.columns,
-        "fairness.columns": config.fairness.columns if config.fairness is not None else (),
-        "expectations": [feature for item in config.expectations for _, feature in item.features()],
-    }
-    for where, columns in named.items():
-        if strangers := sorted(set(columns) - set(model.features)):
-            known = ", ".join(model.features)
-            raise ConfigError(f"{where}: {strangers[0]!r} is no feature of the model; it has {known}")
-
-
 def _sample(frame: pd.DataFrame, rows: int, *, salt: str) -> pd.DataFrame:
     """Rows chosen by a hash of the event id: the same ones whatever the order."""
     order = [hashlib.sha256(f"{salt}:{event}".encode()).digest() for event in frame["event_id"]]
     chosen = pd.Series(order, index=frame.index).sort_values(kind="stable").index[:rows]
     return frame.loc[chosen].reset_index(drop=True)
-
-
-def _explain_golden(rows: pd.DataFrame, explainer: Explainer, features: list[str]) -> pd.DataFrame:
-    golden = rows[features].copy()
-    explanation = explainer.explain(golden)
-    for j, name in enumerate(features):
-        golden[f"{_ATTRIBUTION}{name}"] = explanation.values[:, j]
-    golden["output:"] = explanation.output
-    return golden
-
-
-def _read_golden(path: Path, layout: Layout) -> Golden:
-    frame = pq.read_table(path).to_pandas()
-    return Golden(
-        features=frame[list(layout.names)],
-        values=frame[[f"{_ATTRIBUTION}{name}" for name in layout.names]].to_numpy(np.float64),
-        output=frame["output:"].to_numpy(np.float64),
-    )
 
 
 def _manifest(
@@ -344,11 +285,19 @@ def _manifest(
         "window_seconds": _seconds(config),
         "labels": config.labels is not None,
         "calibrated": calibrated,
-        "layout": _LAYOUT.dump_python(layout, mode="json"),
+        "layout": _dump(layout),
         "files": {name: _sha256(folder / name) for name in (_SUMMARIES, _CELLS, _BACKGROUND, _GOLDEN, _SOUNDNESS)},
         "libraries": {name: importlib.metadata.version(name) for name in ("whydrift", "numpy", "pandas", "pyarrow")},
     }
     return {**manifest, "id": _identity(manifest)}
+
+
+def _dump(layout: Layout) -> dict[str, Any]:
+    """As JSON; the classes of a model that has none are left out, so that its baselines keep their ids."""
+    content: dict[str, Any] = _LAYOUT.dump_python(layout, mode="json")
+    if not layout.classes:
+        del content["classes"]
+    return content
 
 
 def _identity(manifest: dict[str, Any]) -> str:

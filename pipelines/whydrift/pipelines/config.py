@@ -93,6 +93,40 @@ class Config(Section):
             raise ValueError(f"fairness: rates need model.task binary, it is {self.model.task}; leave the section out")
         return self
 
+    @model_validator(mode="after")
+    def _predictions_fit_the_task(self) -> Self:
+        columns, classes = self.inference_log.columns.prediction, self.model.classes
+        if isinstance(columns, str):
+            if classes and self.inference_log.format == "csv":
+                raise ValueError(
+                    "inference_log.columns.prediction: CSV has no lists; name a column for each of model.classes"
+                )
+            return self
+        if not classes:
+            raise ValueError(f"inference_log.columns.prediction: a {self.model.task} model has one column")
+        if len(columns) != len(classes):
+            raise ValueError(
+                f"inference_log.columns.prediction: {len(columns)} columns for {len(classes)} classes; name one for"
+                " each of model.classes, in their order"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _multiclass_goes_without(self) -> Self:
+        """What is of one output alone; each class is watched as its own model against the rest."""
+        if self.model.task != "multiclass":
+            return self
+        audit = self.labels is not None and self.labels.columns.audit is not None
+        asked = {
+            "slice_search": "slice_search" in self.model_fields_set,
+            "expectations": bool(self.expectations),
+            "labels.columns.audit": audit,
+        }
+        for section, there in asked.items():
+            if there:
+                raise ValueError(f"{section}: not supported for model.task multiclass yet; leave it out")
+        return self
+
     @property
     def experiment(self) -> str:
         return self.mlflow.experiment or f"whydrift/{self.model.name}"
@@ -118,6 +152,9 @@ class Config(Section):
     def digest(self) -> str:
         """sha256 of the normalised content; folders do not count, so that it is the same on every machine."""
         content = self.model_dump(mode="json", exclude={"store", "outputs", "mlflow", "job"})
+        if not self.model.classes:  # so that the digests of other tasks are what they always were
+            del content["model"]["classes"]
+        content["mutes"] = [{k: v for k, v in m.items() if k != "class_name" or v} for m in content["mutes"]]
         for part in ("inference_log", "labels"):
             if content[part] is not None:
                 del content[part]["path"]

@@ -8,17 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from whydrift.monitors.calibration import ScoreMesh
+from whydrift.monitors.class_sums import top_mesh
 from whydrift.monitors.comparison import Comparison, Contracts, Margins, PairedWindow, Side, compare
 from whydrift.monitors.contract_sums import Sums, read_sums
 from whydrift.monitors.expectations import summarise_contracts
 from whydrift.monitors.outcome_streams import losses, score_mesh
-from whydrift.monitors.summary import Explained, WindowSummary, merge, summarise
+from whydrift.monitors.summary import Explained, Layout, WindowSummary, merge, summarise
 from whydrift.pipelines.errors import ConfigError, ModelError
-from whydrift.pipelines.explainers.protocol import Explainer, Explanation
+from whydrift.pipelines.explainers.protocol import Explainer, Explanation, answers
 from whydrift.pipelines.job import Job
 from whydrift.pipelines.progress import progress
-from whydrift.pipelines.rows import LogReader, Summariser, make_explainer, predictions
-from whydrift.pipelines.sources.records import Records
+from whydrift.pipelines.rows import LogReader, Summariser, make_explainer
+from whydrift.pipelines.sources.records import Records, with_predictions
 from whydrift.pipelines.window import Window
 
 
@@ -83,7 +85,7 @@ def gate(job: Job, candidate: str, windows: Sequence[Window]) -> GateResult:
         comparison=compare(
             paired,
             margins,
-            binary=config.model.task == "binary",
+            classifier=config.model.task != "regression",
             contracts=Contracts(champion.expected, champion.layout),
         ),
     )
@@ -97,13 +99,15 @@ def _pair(
     sides = []
     for one, columns in ((champion.explainer, list(champion.log.features)), (explainer, features)):
         explanation = one.explain(records.frame[columns])
-        answered = records.frame.assign(prediction=predictions(one, explanation))
+        answer = answers(explanation.output, one.link)
+        answered = with_predictions(records.frame, answer, champion.classes)
         outcomes = (champion.outcomes(window, Records(answered, {})) or WindowSummary.zero()).frame()
-        sizes = dict(zip(columns, np.abs(explanation.values).sum(axis=0), strict=True))
+        sizes = dict(zip(columns, np.moveaxis(np.abs(explanation.values).sum(axis=0), -1, 0), strict=True))
+        nothing = np.zeros(len(champion.classes) or ())
         sides.append(
             Side(
-                absolute=np.array([sizes.get(name, 0.0) for name in everything]),
-                mesh=score_mesh(outcomes) if champion.layout.task == "binary" else None,
+                absolute=np.array([sizes.get(name, nothing) for name in everything]).ravel(),
+                mesh=_mesh(outcomes, champion.layout),
                 loss=_sums(outcomes, "loss"),
             )
         )
@@ -111,6 +115,13 @@ def _pair(
     rows = {name: one.rows for name, one in losses(outcomes).items()}
     reasons = _reasons(champion, explanation, columns, answered)
     return PairedWindow(sides[0], sides[1], _sums(outcomes, "weight"), rows, reasons)
+
+
+def _mesh(outcomes: pd.DataFrame, layout: Layout) -> ScoreMesh | None:
+    """Of a classifier; of several classes that of the likeliest."""
+    if layout.task == "regression":
+        return None
+    return top_mesh(outcomes) if layout.classes else score_mesh(outcomes)
 
 
 def _reasons(

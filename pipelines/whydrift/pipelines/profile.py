@@ -6,7 +6,7 @@ import logging
 
 from whydrift.monitors.cell_sums import summarise_cells
 from whydrift.monitors.checks import rows_seen
-from whydrift.monitors.summary import merge, summarise_outcomes
+from whydrift.monitors.summary import merge
 from whydrift.pipelines.arriving import arrivals, asked, audit
 from whydrift.pipelines.job import Job
 from whydrift.pipelines.store import ARRIVALS, CELLS, OUTCOMES
@@ -30,7 +30,7 @@ def profile(job: Job, window: Window) -> None:
     matured, events = summariser.matured(cohort), asked(summariser, window)
     parts = [summariser.summarise(records), summariser.replayed]
     if matured is not None and events is not None:
-        outcomes = [summarise_outcomes(matured, summariser.layout), audit(summariser, cohort, events)]
+        outcomes = [summariser.reduce_outcomes(matured), audit(summariser, cohort, events)]
         job.store.write_summary(key, merge(outcomes), OUTCOMES)
         if summariser.layout.searched:
             job.store.write_summary(key, summarise_cells(matured, summariser.layout), CELLS)

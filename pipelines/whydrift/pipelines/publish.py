@@ -121,6 +121,11 @@ def _metrics(verdict: Verdict) -> dict[str, float]:
     if verdict.calibration is not None:
         for name in ("intercept", "slope", "smece", "brier"):
             found[f"calibration/{name}"] = getattr(verdict.calibration, name)
+    if verdict.multiclass is not None:
+        found |= {f"calibration/top/{name}": getattr(verdict.multiclass.top, name) for name in ("smece", "brier")}
+    for one in verdict.classes:
+        if one.calibration is not None:
+            found[f"calibration/class:{one.class_name}/smece"] = one.calibration.smece
     for part in verdict.slices:
         found[f"loss/{part.slice.replace('=', ':')}"] = part.loss
     return {_METRIC_NAME.sub("_", name): float(value) for name, value in found.items() if value is not None}

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-from scipy.special import expit
 
+from whydrift.monitors.class_sums import summarise_class_outcomes, summarise_classes
 from whydrift.monitors.conformal import fit_residual_edges
 from whydrift.monitors.expectations import Expectation, summarise_contracts
 from whydrift.monitors.golden import Golden, compare
@@ -31,16 +32,21 @@ from whydrift.pipelines.config import Config
 from whydrift.pipelines.contracts import expectations
 from whydrift.pipelines.errors import SchemaError
 from whydrift.pipelines.explainers.choose import choose
-from whydrift.pipelines.explainers.protocol import Explainer, Explanation, FloatArray
+from whydrift.pipelines.explainers.protocol import Explainer, FloatArray, answers
 from whydrift.pipelines.progress import progress
 from whydrift.pipelines.registry import LoadedModel, ModelVersion
-from whydrift.pipelines.sources.records import FeatureKind, Records, Source
+from whydrift.pipelines.sources.records import (
+    FeatureKind,
+    Records,
+    Source,
+    prediction_columns,
+    read_predictions,
+    with_predictions,
+)
 from whydrift.pipelines.sources.table import TableSource, read_labels
 from whydrift.pipelines.window import Window
 
 BATCH = 65_536  # rows explained at once: bounds memory; a row's attributions do not depend on its batch
-
-_RECORD = ("event_id", "prediction", "weight")
 
 SOURCES = {"table": TableSource}
 
@@ -56,7 +62,7 @@ class LogReader:
     def read(self, window: Window) -> Records:
         """The window's records."""
         log = self.config.inference_log
-        source: Source = SOURCES[log.kind](log, task=self.config.model.task, version=self.version.version)
+        source: Source = SOURCES[log.kind](log, model=self.config.model, version=self.version.version)
         return source.read(window, self.features)
 
 
@@ -94,32 +100,47 @@ class Summariser:
             batch = records.frame.iloc[start : start + BATCH]
             features = batch[list(self.log.features)]
             explanation = self.explainer.explain(features)
-            finite = np.isfinite(explanation.values).all(axis=1) & np.isfinite(explanation.output)
+            finite = _finite(explanation.values) & _finite(explanation.output)
             if not finite.all():
                 parts.append(count_set_aside({"not_explainable": int((~finite).sum())}))
             explained = Explained(
                 features=features[finite],
-                prediction=batch["prediction"].to_numpy(np.float64)[finite],
+                prediction=read_predictions(batch, self.classes)[finite],
                 weight=batch["weight"].to_numpy(np.float64)[finite],
                 values=explanation.values[finite],
                 output=explanation.output[finite],
                 base=explanation.base,
                 error=None if explanation.error is None else explanation.error[finite],
             )
-            parts += [summarise(explained, self.layout), summarise_contracts(explained, self.layout, self.expected)]
+            parts += self._reduce(explained)
         digests = {"model": self.model_digest, "explainer": explainer_digest(self.explainer)}
         return merge([*parts, count_digests(digests, len(records.frame))])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Of a multiclass model."""
+        return self.log.config.model.classes
+
+    def _reduce(self, explained: Explained) -> list[WindowSummary]:
+        if self.layout.classes:
+            return [summarise_classes(explained, self.layout)]
+        return [summarise(explained, self.layout), summarise_contracts(explained, self.layout, self.expected)]
+
+    def reduce_outcomes(self, batch: Outcomes) -> WindowSummary:
+        """The summary of labelled rows."""
+        return (summarise_class_outcomes if self.layout.classes else summarise_outcomes)(batch, self.layout)
 
     def answer(self, records: Records) -> Records:
         """The records with the model's own predictions in place of the logged ones."""
         frame = records.frame
         explanation = self.explainer.explain(frame[list(self.log.features)])
-        return Records(frame.assign(prediction=predictions(self.explainer, explanation)), records.set_aside)
+        answered = with_predictions(frame, answers(explanation.output, self.explainer.link), self.classes)
+        return Records(answered, records.set_aside)
 
     def outcomes(self, cohort: Window, records: Records | None = None) -> WindowSummary | None:
         """The summary of the cohort's `matured` rows; None where the model has no labels."""
         batch = self.matured(cohort, records)
-        return None if batch is None else summarise_outcomes(batch, self.layout)
+        return None if batch is None else self.reduce_outcomes(batch)
 
     def matured(self, cohort: Window, records: Records | None = None) -> Outcomes | None:
         """The cohort's rows whose labels came within their time to mature; None where the model has none.
@@ -132,15 +153,16 @@ class Summariser:
         if labels is None:
             return None
         due = cohort.end + config.label_lag * config.window.every
-        arrived = read_labels(labels, cohort.start, due)
+        arrived = read_labels(labels, cohort.start, due, self.classes)
         try:
             records = records or self.log.read(cohort)
         except SchemaError:  # the cohort's own window has said so; this one is to be judged all the same
-            records = Records(pd.DataFrame(columns=[*_RECORD, *self.log.features]), {})
+            columns = ["event_id", *prediction_columns(self.classes), "weight", *self.log.features]
+            records = Records(pd.DataFrame(columns=columns), {})
         joined = records.frame.merge(arrived.frame[["event_id", "label"]], on="event_id", how="inner")
         return Outcomes(
             features=joined[list(self.log.features)],
-            prediction=joined["prediction"].to_numpy(np.float64),
+            prediction=read_predictions(joined, self.classes),
             weight=joined["weight"].to_numpy(np.float64),
             label=joined["label"].to_numpy(np.float64),
         )
@@ -150,7 +172,7 @@ class Summariser:
         labels = self.log.config.labels
         if labels is None:
             return WindowSummary.zero()
-        arrived = read_labels(labels, window.start, window.end)
+        arrived = read_labels(labels, window.start, window.end, self.classes)
         strays = int((~arrived.frame["event_id"].isin(set(asked["event_id"]))).sum())
         counts = Counter(arrived.set_aside)
         if strays:
@@ -171,9 +193,9 @@ def learn_residuals(summariser: Summariser, cohorts: Iterable[tuple[Window, Reco
     return replace(summariser, layout=replace(layout, residual_edges=edges))
 
 
-def predictions(explainer: Explainer, explanation: Explanation) -> FloatArray:
-    """The model's predictions, (n,): probabilities or values."""
-    return np.asarray(expit(explanation.output) if explainer.link == "logit" else explanation.output)
+def _finite(values: FloatArray) -> npt.NDArray[np.bool_]:
+    """Which rows have finite numbers only, (n,)."""
+    return np.asarray(np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
 
 
 def total_set_aside(records: Iterable[Records]) -> dict[str, int]:
@@ -189,6 +211,7 @@ def make_explainer(config: Config, model: LoadedModel, background: pd.DataFrame)
         task=config.model.task,
         background=background,
         features=list(model.features),
+        classes=config.model.classes,
     )
 
 

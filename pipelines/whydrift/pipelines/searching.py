@@ -28,11 +28,11 @@ def find_slices(
 ) -> tuple[Layout, WindowSummary]:
     """The layout with the columns to search and the slices to watch, and the cells of the reference period.
 
-    Nothing is searched without labels or without a column that has two values.
+    Nothing is searched of several classes, without labels or without a column that has two values.
     """
     asked, layout, whole = config.slice_search, summariser.layout, merge(summaries).frame()
     together = moments(whole, layout)
-    if config.labels is not None and together is not None:
+    if config.labels is not None and together is not None and not layout.classes:
         layout = search_columns(whole, layout, together.share, asked.columns, asked.max_columns)
     if not layout.searched:
         return layout, WindowSummary.zero()

@@ -62,7 +62,18 @@ class Model(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_. -]*$", description="Registered model name in MLflow.")
     alias: str = Field("champion", description="The alias that production serves; resolved once a run.")
-    task: Literal["binary", "regression"] = "binary"
+    task: Literal["binary", "regression", "multiclass"] = "binary"
+    classes: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (), description="Of a multiclass model, three or more, in the order of its outputs, as the labels name them."
+    )
+
+    @model_validator(mode="after")
+    def _has_its_classes(self) -> Self:
+        if self.task != "multiclass" and self.classes:
+            raise ValueError(f"classes: a {self.task} model has none; set task to multiclass, or leave them out")
+        if self.task == "multiclass" and (len(self.classes) < 3 or len(set(self.classes)) < len(self.classes)):
+            raise ValueError("classes: a multiclass model has three or more, each named once; two are a binary task")
+        return self
 
 
 class MLflow(Section):
@@ -91,7 +102,11 @@ class LogColumns(Section):
 
     event_id: str = "event_id"
     event_time: str = "event_time"
-    prediction: str = Field("prediction", description="Probability of the positive class, or the predicted value.")
+    prediction: str | tuple[str, ...] = Field(
+        "prediction",
+        description="Probability of the positive class, or the predicted value. Of a multiclass model a column for each"
+        " of model.classes, in their order, or one column of lists.",
+    )
     weight: str | None = Field(None, description="Inverse sampling probability; 1 where absent.")
     model_version: str | None = Field(None, description="Rows that name another version are set aside.")
 
@@ -234,13 +249,14 @@ class Mute(Section):
     feature: str | None = None
     slice: str | None = Field(None, description="As the report names it, e.g. carrier=AA.")
     group: str | None = None
+    class_name: str | None = Field(None, description="One of model.classes.")
 
     @model_validator(mode="after")
     def _mutes_something_for_a_time(self) -> Self:
         if self.until <= self.since:
             raise ValueError("until: must be after since")
-        if self.kind is self.feature is self.slice is self.group is None:
-            raise ValueError("names nothing to mute: set kind, feature, slice or group")
+        if self.kind is self.feature is self.slice is self.group is self.class_name is None:
+            raise ValueError("names nothing to mute: set kind, feature, slice, group or class_name")
         if self.kind is not None and self.kind not in Tolerances.model_fields:
             raise ValueError(f"kind: {self.kind!r} is none of {', '.join(Tolerances.model_fields)}")
         return self

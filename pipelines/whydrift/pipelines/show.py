@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from whydrift.monitors.verdict import Verdict
-from whydrift.pipelines.errors import NoDataError
+from whydrift.pipelines.errors import ConfigError, NoDataError
 from whydrift.pipelines.job import Job
 from whydrift.pipelines.outputs import evidently_view, report
 from whydrift.pipelines.outputs.wording import mute_sentence
@@ -54,6 +54,7 @@ def as_text(verdict: Verdict) -> str:
     if verdict.cause is not None:
         place = [f"group {verdict.cause.group}"] if verdict.cause.group else []
         place += [verdict.cause.slice] if verdict.cause.slice else []
+        place += [f"class {verdict.cause.class_name}"] if verdict.cause.class_name else []
         lines += [
             f"  cause    {', '.join([verdict.cause.kind.value, *place])}",
             f"  onset    {_minute(verdict.cause.onset)} UTC",
@@ -66,7 +67,8 @@ def as_text(verdict: Verdict) -> str:
     aside = ", ".join(f"{reason} {count}" for reason, count in rows.set_aside.items()) or "none"
     pages = f"{budget.pages} page(s) by evidence in {budget.windows} windows"
     evidence = "a page is open" if not (budget.armed or budget.learning) else f"evidence {budget.evidence:.1f}"
-    cohort = f" of {_minute(verdict.calibration.cohort_start)}" if verdict.calibration is not None else ""
+    calibrated = verdict.calibration or verdict.multiclass
+    cohort = f" of {_minute(calibrated.cohort_start)}" if calibrated is not None else ""
     asked = "requested" if verdict.retraining.requested else "no"
     lines += [
         f"  rows     {rows.seen} seen, {rows.explained} explained; set aside: {aside}",
@@ -85,6 +87,8 @@ def _minute(time: datetime) -> str:
 
 def _write_evidently(job: Job, verdict: Verdict) -> Path:
     """Write Evidently's view beside the report, and the report again with a link to it."""
+    if job.config.model.classes:
+        raise ConfigError("the evidently format shows one output; it is not supported for model.task multiclass")
     path = report_path(job, verdict).with_suffix(".evidently.html")
     write_file(path, _evidently(job, verdict, report_path(job, verdict).name).encode())
     write_report(job, verdict, history(job, verdict))

@@ -58,7 +58,7 @@ def measure(
             fewer, the backgrounds are smaller, and differ more than the one in use would.
     """
     rows = golden[list(model.features)].head(ROWS).reset_index(drop=True)
-    values = explainer.explain(rows).values
+    values = _explain(explainer, rows)
     backgrounds = _backgrounds(config, model, explainer, spare)
     between = _between(backgrounds, rows)
     sensitivity, lipschitz, sensitive = _stability(explainer, rows, values, golden)
@@ -87,6 +87,18 @@ def from_json(data: bytes) -> Soundness:
     return _ADAPTER.validate_json(data)
 
 
+def _explain(explainer: Explainer, rows: pd.DataFrame) -> FloatArray:
+    """Attributions, (n, p); of C classes (n C, p), each row's classes one after the other."""
+    values = explainer.explain(rows).values
+    return values.reshape(-1, values.shape[-1])
+
+
+def _among_classes(values: FloatArray, classes: int) -> FloatArray:
+    """Attributions (n C, p) less their mean over a row's classes: softmax leaves open what all margins share."""
+    by_row = values.reshape(-1, classes, values.shape[-1])
+    return np.asarray((by_row - by_row.mean(axis=1, keepdims=True)).reshape(values.shape))
+
+
 def _backgrounds(config: Config, model: LoadedModel, explainer: Explainer, spare: pd.DataFrame) -> list[Explainer]:
     """The explainer with other backgrounds; none where it has no background."""
     if "background" not in explainer.parameters or len(spare) < BACKGROUNDS:
@@ -98,7 +110,7 @@ def _backgrounds(config: Config, model: LoadedModel, explainer: Explainer, spare
 def _between(backgrounds: Sequence[Explainer], rows: pd.DataFrame) -> FloatArray:
     if not backgrounds:
         return np.full(rows.shape[1], np.nan)
-    return between_backgrounds(np.stack([other.explain(rows).values for other in backgrounds]))
+    return between_backgrounds(np.stack([_explain(other, rows) for other in backgrounds]))
 
 
 def _stability(
@@ -121,9 +133,10 @@ def _stability(
         moved = still + NOISE * spread * rng.standard_normal(still.shape)
         moved = np.where(whole, np.rint(moved), moved)
         frame = rows.drop(columns=numbers.columns).join(pd.DataFrame(moved, columns=numbers.columns))
-        noisy.append(explainer.explain(frame).values)
+        noisy.append(_explain(explainer, frame))
         distance.append(np.linalg.norm(np.nan_to_num((moved - still) / spread), axis=1))
-    found = stability(values, np.stack(noisy), np.stack(distance))
+    classes = len(values) // len(rows)
+    found = stability(values, np.stack(noisy), np.repeat(np.stack(distance), classes, axis=1))
     return found.sensitivity, found.lipschitz, found.features
 
 
@@ -142,12 +155,18 @@ def _second_opinion(
     columns = Columns.of(background, list(model.features))
     native = getattr(model.native, "best_estimator_", model.native)
     second = PermutationExplainer.of(
-        predictor(native, config.model.task, columns, background), columns, explainer.link, background
+        predictor(native, config.model.task, columns, background, config.model.classes),
+        columns,
+        explainer.link,
+        background,
     )
     few = rows.head(max(1, _PREDICTIONS // (2 * background.size)))
     try:
-        other = second.explain(few).values
+        other = _explain(second, few)
     except ModelError:  # mixtures of rows, which only a sampling explainer asks for, can be beyond a model
         return None
+    values = values[: len(other)]
+    if explainer.link == "softmax":
+        values, other = (_among_classes(one, len(config.model.classes)) for one in (values, other))
     top = min(_TOP, (rows.shape[1] + 1) // 2)
-    return agree(values[: len(few)], other, method=second.name, top=top)
+    return agree(values, other, method=second.name, top=top)

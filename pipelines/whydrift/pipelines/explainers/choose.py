@@ -22,7 +22,7 @@ from whydrift.pipelines.explainers.linear import LinearModel
 from whydrift.pipelines.explainers.native import XGBoostTrees, is_xgboost, xgboost_link
 from whydrift.pipelines.explainers.permutation import PermutationExplainer
 from whydrift.pipelines.explainers.prediction import Predict, predictor
-from whydrift.pipelines.explainers.protocol import Explainer, Explanation, Link, Task, UnsuitedError
+from whydrift.pipelines.explainers.protocol import Explainer, Explanation, Link, Task, UnsuitedError, answers
 from whydrift.pipelines.explainers.tree import SklearnTrees
 
 # XGBoost computes in float32; what is looked for here is a wrong algorithm, whose errors are of order 1.
@@ -53,7 +53,7 @@ class EncodedExplainer:
     columns: Columns
     encoding: Encoding
     parameters: Mapping[str, str]
-    base: float = np.nan
+    base: float | tuple[float, ...] = np.nan
 
     @property
     def link(self) -> Link:
@@ -67,7 +67,8 @@ class EncodedExplainer:
         """
         frame = self.columns.frame(features)
         if frame.empty:
-            return Explanation(np.empty((0, len(self.columns.names))), self.base, np.empty(0))
+            heads = np.shape(self.base)
+            return Explanation(np.empty((0, *heads, len(self.columns.names))), self.base, np.empty((0, *heads)))
         try:
             encoded = self.core.explain(self.encoding.encode(frame))
         except (TypeError, ValueError) as error:
@@ -82,15 +83,18 @@ def choose(
     task: Task,
     background: pd.DataFrame,
     features: Sequence[str],
+    classes: Sequence[str] = (),
 ) -> Explainer:
     """Make the explainer of a model.
 
     Args:
         model: What MLflow's own flavour loads: XGBoost, scikit-learn, or an object with predict_proba or predict.
         method: A family, or `auto` for the first that fits.
-        task: `binary` where the model gives the probability of the positive class, `regression` for a value.
+        task: `binary` where the model gives the probability of the positive class, `regression` for a value,
+            `multiclass` for a probability of each class.
         background: Baseline rows (b, p); absent features take their values from here where the family needs it.
         features: Names of the p features, in the order that the attributions are to have.
+        classes: Of a multiclass model, in the order of its outputs.
 
     Raises:
         ModelError: no explainer fits, or not the one that was asked for; the message says why.
@@ -99,7 +103,7 @@ def choose(
     if columns.frame(background).empty:
         raise ModelError("the explainer's background has no rows or no features")
     model = getattr(model, "best_estimator_", model)  # of a hyperparameter search
-    predict = predictor(model, task, columns, background)
+    predict = predictor(model, task, columns, background, classes)
     refusals = []
     for family in FAMILIES if method == "auto" else {method} & FAMILIES.keys():
         try:
@@ -108,7 +112,10 @@ def choose(
             refusals.append(f"{family}: {error}")
     if method not in {"auto", "permutation"}:
         raise ModelError(f"no {method} explainer for this {type(model).__name__}. {'; '.join(refusals)}. {_HELP}")
-    return PermutationExplainer.of(predict, columns, "logit" if task == "binary" else "identity", background)
+    return PermutationExplainer.of(predict, columns, _SAMPLED[task], background)
+
+
+_SAMPLED: dict[Task, Link] = {"binary": "logit", "regression": "identity", "multiclass": "softmax"}
 
 
 def _native(model: Any, task: Task, columns: Columns, _background: pd.DataFrame) -> EncodedExplainer:
@@ -159,8 +166,7 @@ def _checked(explainer: EncodedExplainer, predict: Predict, background: pd.DataF
     residual = float(np.abs(explanation.residual()).max())
     if not residual <= _TOLERANCE * scale:
         raise UnsuitedError(f"attributions of {explainer.name} miss the model's output by up to {residual:.2g}")
-    predicted = 1 / (1 + np.exp(-output)) if explainer.link == "logit" else output
-    gap = float(np.abs(predicted - predict(explainer.columns.frame(background))).max())
+    gap = float(np.abs(answers(output, explainer.link) - predict(explainer.columns.frame(background))).max())
     if not gap <= _TOLERANCE * scale:
         raise UnsuitedError(f"what {explainer.name} explains differs from the model's predictions by up to {gap:.2g}")
     return replace(explainer, base=explanation.base)

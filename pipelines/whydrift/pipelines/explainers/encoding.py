@@ -46,13 +46,13 @@ class Encoding:
 
     def decode(self, encoded: Explanation, features: int) -> Explanation:
         """Sum the attributions of encoded columns per feature, always in the same order."""
-        if encoded.values.shape[1] != self.owners.size:
+        if encoded.values.shape[-1] != self.owners.size:
             raise ValueError(
-                f"{encoded.values.shape[1]} encoded columns where {self.owners.size} were traced to features"
+                f"{encoded.values.shape[-1]} encoded columns where {self.owners.size} were traced to features"
             )
-        values = np.zeros((encoded.values.shape[0], features))
+        values = np.zeros((*encoded.values.shape[:-1], features))
         for column, owner in enumerate(self.owners):
-            values[:, owner] += encoded.values[:, column]
+            values[..., owner] += encoded.values[..., column]
         return Explanation(values, encoded.base, encoded.output)
 
 

@@ -11,15 +11,18 @@ from typing import Any
 import numpy as np
 
 from whydrift.pipelines.explainers.encoding import matrix
-from whydrift.pipelines.explainers.protocol import Explanation, FloatArray, Link, Task, UnsuitedError
+from whydrift.pipelines.explainers.protocol import Explanation, FloatArray, Link, Task, UnsuitedError, as_base
 
 
 @dataclass(frozen=True, slots=True)
 class LinearModel:
-    """`output = intercept + sum_j weights_j x_j`; `means` are those of the encoded background, (q,)."""
+    """`output = intercept + sum_j weights_j x_j`; `means` are those of the encoded background, (q,).
+
+    `weights` are (q,), and of C classes (C, q); the intercept is () or (C,).
+    """
 
     weights: FloatArray
-    intercept: float
+    intercept: FloatArray
     means: FloatArray
     link: Link
 
@@ -33,11 +36,16 @@ class LinearModel:
         if not hasattr(model, "coef_") or not hasattr(model, "intercept_"):
             raise UnsuitedError(f"{type(model).__name__} is not a linear model: it has no coef_ and intercept_")
         rows = matrix(background)
-        weights = np.asarray(model.coef_, dtype=np.float64).ravel()
+        weights = np.asarray(model.coef_, dtype=np.float64)
         intercept = np.ravel(np.asarray(model.intercept_, dtype=np.float64))
+        if task == "multiclass":
+            if weights.shape != (intercept.size, rows.shape[1]) or intercept.size < 2:
+                raise UnsuitedError(f"{type(model).__name__} has not one set of coefficients a class")
+            return cls(weights, intercept, rows.mean(axis=0), "softmax")
         if weights.size != rows.shape[1] or intercept.size != 1:
             raise UnsuitedError(f"{type(model).__name__} has more than one output")
-        return cls(weights, float(intercept[0]), rows.mean(axis=0), "logit" if task == "binary" else "identity")
+        link: Link = "logit" if task == "binary" else "identity"
+        return cls(weights.ravel(), intercept[0], rows.mean(axis=0), link)
 
     def explain(self, encoded: Any) -> Explanation:
         """Attributions of encoded rows; ValueError where one has a missing value, as the model itself would say.
@@ -47,8 +55,11 @@ class LinearModel:
         rows = matrix(encoded)
         if not np.isfinite(rows).all():
             raise ValueError("a linear model takes no missing or infinite values; impute them in the model's pipeline")
+        if self.weights.ndim == 2:
+            rows = rows[:, None, :]  # the same row for each class
+        base = self.intercept + np.sum(self.weights * self.means, axis=-1)
         return Explanation(
             self.weights * (rows - self.means),
-            float(self.intercept + np.sum(self.weights * self.means)),
-            self.intercept + np.sum(self.weights * rows, axis=1),
+            as_base(base),
+            self.intercept + np.sum(self.weights * rows, axis=-1),
         )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from whydrift.pipelines.explainers.protocol import Explanation, FloatArray, Link, Task, UnsuitedError
+from whydrift.pipelines.explainers.protocol import Explanation, FloatArray, Link, Task, UnsuitedError, as_base
 
 _IDENTITY = frozenset(
     {"reg:squarederror", "reg:squaredlogerror", "reg:absoluteerror", "reg:pseudohubererror", "reg:quantileerror"}
@@ -56,13 +56,13 @@ class XGBoostTrees:
         data = self._data(encoded)
         contributions = self._predict(data, pred_contribs=True)
         return Explanation(
-            np.ascontiguousarray(contributions[:, :-1]),
-            float(contributions[0, -1]),
+            np.ascontiguousarray(contributions[..., :-1]),
+            as_base(contributions[0, ..., -1]),
             self._predict(data, output_margin=True),
         )
 
     def predict(self, encoded: Any) -> FloatArray:
-        """The model's predictions, (n,): probabilities or values."""
+        """The model's predictions, (n,) or (n, C): probabilities or values."""
         return self._predict(self._data(encoded))
 
     def _predict(self, data: Any, **kind: bool) -> FloatArray:
@@ -101,14 +101,20 @@ def xgboost_link(model: Any, task: Task) -> Link:
         raise UnsuitedError("XGBoost's gblinear booster has no trees")
     objective = learner["objective"]["name"]
     outputs = max(int(learner["learner_model_param"][key]) for key in ("num_class", "num_target"))
+    if task == "multiclass" and objective == "multi:softprob":
+        return "softmax"
     if outputs > 1:
-        raise UnsuitedError(f"the XGBoost model has {outputs} outputs ({objective}); one is supported")
+        raise UnsuitedError(
+            f"the XGBoost model has {outputs} outputs ({objective}); one is supported, and multi:softprob for the"
+            " multiclass task"
+        )
     if objective in _LOGIT[task]:
         return "logit"
     if task == "regression" and objective in _IDENTITY:
         return "identity"
     raise UnsuitedError(
-        f"XGBoost objective {objective} for a {task} task; supported are binary:logistic for binary,"
+        f"XGBoost objective {objective} for a {task} task; supported are binary:logistic for binary, multi:softprob for"
+        " multiclass,"
         f" {', '.join(sorted(_IDENTITY))} and reg:logistic for regression"
     )
 

@@ -33,7 +33,7 @@ import pandas as pd
 from whydrift.pipelines.errors import ModelError
 from whydrift.pipelines.explainers.columns import Columns, digest
 from whydrift.pipelines.explainers.prediction import Predict
-from whydrift.pipelines.explainers.protocol import Explanation, FloatArray, Link
+from whydrift.pipelines.explainers.protocol import Explanation, FloatArray, Link, as_base
 
 _CLIP = 1e-6
 
@@ -87,7 +87,10 @@ class Walks:
 
 @dataclass(frozen=True, slots=True)
 class PermutationExplainer:
-    """Explains `predict`, in log-odds where it gives probabilities (clipped to [1e-6, 1 - 1e-6])."""
+    """Explains `predict`, in log-odds where it gives probabilities (clipped to [1e-6, 1 - 1e-6]).
+
+    Of several classes the outputs are the logarithms of their probabilities, of which softmax gives these back.
+    """
 
     predict: Predict
     columns: Columns
@@ -115,18 +118,22 @@ class PermutationExplainer:
             ModelError: the model refuses the rows.
         """
         frame = self.columns.frame(features)
-        values, errors = np.empty(frame.shape), np.empty(frame.shape)
-        output = np.empty(len(frame))
+        heads, width = self.start.shape[1:], len(self.columns.names)
+        values, errors = np.empty((len(frame), *heads, width)), np.empty((len(frame), *heads, width))
+        output = np.empty((len(frame), *heads))
         for i in range(len(frame)):
             try:
                 answer = _output(self.predict(self.walks.hybrids(frame.iloc[i : i + 1])), self.link)
             except (TypeError, ValueError) as error:
                 raise ModelError(f"the model refuses row {i} of the batch or a mixture of it: {error}") from error
             output[i] = answer[0]
-            change = self.walks.credit(self.start, answer[1:], answer[0])
-            values[i] = change.reshape(-1, values.shape[1]).mean(axis=0)
-            errors[i] = _standard_error(change.mean(axis=0))
-        return Explanation(values, float(self.start.mean()), output, errors if self.start.size > 1 else None)
+            for head in np.ndindex(heads):  # one, or one for each class
+                own = (..., *head)
+                change = self.walks.credit(self.start[own], answer[1:][own], float(answer[0][own]))
+                values[(i, *head)] = change.reshape(-1, width).mean(axis=0)
+                errors[(i, *head)] = _standard_error(change.mean(axis=0))
+        base = as_base(self.start.mean(axis=0))
+        return Explanation(values, base, output, errors if len(self.start) > 1 else None)
 
 
 def _standard_error(draws: FloatArray) -> FloatArray:
@@ -138,5 +145,7 @@ def _standard_error(draws: FloatArray) -> FloatArray:
 def _output(prediction: FloatArray, link: Link) -> FloatArray:
     if link == "identity":
         return prediction
+    if link == "softmax":
+        return np.asarray(np.log(np.maximum(prediction, _CLIP)))
     clipped = np.clip(prediction, _CLIP, 1 - _CLIP)
     return np.asarray(np.log(clipped) - np.log1p(-clipped))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,20 @@ from whydrift.pipelines.explainers.protocol import FloatArray, Task
 Predict = Callable[[pd.DataFrame], FloatArray]
 
 
-def predictor(model: Any, task: Task, columns: Columns, background: pd.DataFrame) -> Predict:
+def predictor(
+    model: Any, task: Task, columns: Columns, background: pd.DataFrame, classes: Sequence[str] = ()
+) -> Predict:
     """A function from frames of `Columns`'s form, n rows, to predictions (n,); it is tried on the background.
+
+    Of a multiclass model, whose `classes` are named, the predictions are (n, C).
 
     Raises:
         ModelError: the model cannot predict, or not what the task asks for.
     """
+    _check_order(model, classes)
     answer = _answer(model, task, columns)
+    shape = (len(classes),) if classes else ()
+    asked = f"{len(classes)} probabilities, one for each of model.classes," if classes else "one number"
 
     def predict(frame: pd.DataFrame) -> FloatArray:
         values = np.asarray(answer(frame), dtype=np.float64)
@@ -31,10 +38,11 @@ def predictor(model: Any, task: Task, columns: Columns, background: pd.DataFrame
             values = values[:, 1]
         if values.ndim == 2 and values.shape[1] == 1:
             values = values[:, 0]
-        if values.shape != (len(frame),):
+        if values.shape != (len(frame), *shape):
             raise ModelError(
                 f"{type(model).__name__} predicts an array of shape {values.shape} for {len(frame)} rows;"
-                f" a {task} model gives one number a row. Check model.task"
+                f" a {task} model gives {asked} a row. Check model.task"
+                + (" (of XGBoost: the objective is to be multi:softprob)" if classes else "")
             )
         return values
 
@@ -42,11 +50,21 @@ def predictor(model: Any, task: Task, columns: Columns, background: pd.DataFrame
     return predict
 
 
+def _check_order(model: Any, classes: Sequence[str]) -> None:
+    """That the classes are in the model's own order, where it knows them by the same names."""
+    own = [str(name) for name in getattr(model, "classes_", ())]
+    if classes and set(own) & set(classes) and own != list(classes):
+        raise ModelError(
+            f"the classes of this {type(model).__name__} are {', '.join(own)}, and model.classes has"
+            f" {', '.join(classes)}: name them in the order of the model's outputs"
+        )
+
+
 def _answer(model: Any, task: Task, columns: Columns) -> Callable[[pd.DataFrame], Any]:
     if is_xgboost(model):
         trees, encoding = XGBoostTrees.of(model, "identity"), split(model, columns)
         return lambda frame: trees.predict(encoding.encode(frame))
-    method = "predict_proba" if task == "binary" and hasattr(model, "predict_proba") else "predict"
+    method = "predict_proba" if task != "regression" and hasattr(model, "predict_proba") else "predict"
     if not hasattr(model, method):
         raise ModelError(
             f"{type(model).__name__} has neither predict_proba nor predict; log the model in its own MLflow flavour,"

@@ -9,12 +9,14 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.special import expit
 
+from whydrift.monitors.class_sums import softmax
 from whydrift.pipelines.errors import ModelError
 
 FloatArray = npt.NDArray[np.float64]
-Task = Literal["binary", "regression"]
-Link = Literal["logit", "identity"]
+Task = Literal["binary", "regression", "multiclass"]
+Link = Literal["logit", "identity", "softmax"]
 
 
 class UnsuitedError(ModelError):
@@ -28,17 +30,30 @@ class Explanation:
     `values` is (n, p), its columns in the order of the features; `base` is the output expected where no feature is
     known; `output` is (n,) and comes from the model itself, so that `values.sum(axis=1) + base - output` says how
     well the attributions explain it. `error` holds the standard errors (n, p) of values that were estimated from
-    samples; None where they were computed.
+    samples; None where they were computed. Of a model of C classes values and errors are (n, C, p), `output` is
+    (n, C), and `base` has C numbers.
     """
 
     values: FloatArray
-    base: float
+    base: float | tuple[float, ...]
     output: FloatArray
     error: FloatArray | None = None
 
     def residual(self) -> FloatArray:
-        """What the attributions leave unexplained, (n,); rounding error for an exact explainer."""
-        return np.asarray(self.values.sum(axis=1) + self.base - self.output)
+        """What the attributions leave unexplained, (n,) or (n, C); rounding error for an exact explainer."""
+        return np.asarray(self.values.sum(axis=-1) + np.asarray(self.base) - self.output)
+
+
+def as_base(base: FloatArray | float) -> float | tuple[float, ...]:
+    """A base as an explanation has it: one number, or one for each class."""
+    return tuple(map(float, base)) if isinstance(base, np.ndarray) and base.ndim else float(base)
+
+
+def answers(output: FloatArray, link: Link) -> FloatArray:
+    """The predictions that outputs stand for, in the outputs' shape: probabilities or values."""
+    if link == "softmax":
+        return softmax(output)
+    return np.asarray(expit(output) if link == "logit" else output)
 
 
 class Explainer(Protocol):
@@ -54,7 +69,7 @@ class Explainer(Protocol):
 
     @property
     def link(self) -> Link:
-        """How output and prediction are related: `logit`: prediction = sigmoid(output); `identity`: they are equal."""
+        """How output and prediction are related: `logit` and `softmax` of the output, or `identity`: they are equal."""
 
     @property
     def parameters(self) -> Mapping[str, str]:

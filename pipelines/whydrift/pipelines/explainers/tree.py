@@ -14,7 +14,7 @@ import numpy as np
 
 from whydrift.pipelines.errors import ModelError
 from whydrift.pipelines.explainers.encoding import matrix, single_threaded
-from whydrift.pipelines.explainers.protocol import Explanation, FloatArray, Link, Task, UnsuitedError
+from whydrift.pipelines.explainers.protocol import Explanation, FloatArray, Link, Task, UnsuitedError, as_base
 
 _FAMILIES = ("HistGradientBoosting", "GradientBoosting", "RandomForest", "ExtraTrees", "DecisionTree", "ExtraTree")
 _TREES = frozenset(family + kind for family in _FAMILIES for kind in ("Classifier", "Regressor"))
@@ -22,7 +22,10 @@ _TREES = frozenset(family + kind for family in _FAMILIES for kind in ("Classifie
 
 @dataclass(frozen=True, slots=True)
 class SklearnTrees:
-    """Boosted trees add up in log-odds; a forest adds up in the probability itself, so its link is the identity."""
+    """Boosted trees add up in log-odds, or in the margins of softmax.
+
+    A forest adds up in the probability itself, so its link is the identity.
+    """
 
     explainer: Any
     link: Link
@@ -47,16 +50,21 @@ class SklearnTrees:
         if task == "regression":
             return cls(explainer, "identity", model.predict)
         if hasattr(model, "decision_function"):
-            return cls(explainer, "logit", model.decision_function)
+            return cls(explainer, "softmax" if task == "multiclass" else "logit", model.decision_function)
+        if task == "multiclass":
+            return cls(explainer, "identity", model.predict_proba)
         return cls(explainer, "identity", lambda encoded: np.asarray(model.predict_proba(encoded))[:, 1])
 
     def explain(self, encoded: Any) -> Explanation:
         """Attributions of rows as the estimator takes them."""
         values = np.asarray(self.explainer.shap_values(matrix(encoded), check_additivity=False), dtype=np.float64)
-        base = np.atleast_1d(self.explainer.expected_value)
+        output = np.asarray(self.answer(encoded), dtype=np.float64)
+        base = np.atleast_1d(np.asarray(self.explainer.expected_value, dtype=np.float64))
+        if output.ndim == 2:
+            return Explanation(np.ascontiguousarray(values.transpose(0, 2, 1)), as_base(base), output)
         if values.ndim == 3:
             values = np.ascontiguousarray(values[:, :, 1])
-        return Explanation(values, float(base[-1]), np.asarray(self.answer(encoded), dtype=np.float64))
+        return Explanation(values, float(base[-1]), output)
 
 
 def _shap() -> Any:

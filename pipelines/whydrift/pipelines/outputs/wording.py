@@ -145,7 +145,7 @@ def _how_calibrated(budget: Budget) -> list[str]:
 
 def mute_sentence(mute: Mute) -> str:
     """What nobody is told of for a while, and why."""
-    named = [mute.kind, mute.feature, mute.group, mute.slice]
+    named = [mute.kind, mute.feature, mute.group, mute.slice, mute.class_name]
     return (
         f"Muted from {when(mute.since)} until {when(mute.until)} (UTC): {', '.join(name for name in named if name)};"
         f" {mute.reason}."

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from whydrift.pipelines.sections import LogColumns
+from whydrift.pipelines.sections import LogColumns, Model
 from whydrift.pipelines.window import Window
 
 FeatureKind = Literal["number", "string"]
+FloatArray = npt.NDArray[np.float64]
+
+_SUM_TOLERANCE = 1e-3  # of the probabilities of all classes, which may be rounded in the log
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
     """`frame` has event_id, event_time, the features, prediction and weight, sorted by time and id.
+
+    The predictions of a model of C classes are C columns, see `prediction_columns`.
 
     `set_aside` counts rows by reason; `unreadable_file` alone counts files, since their rows are unknown.
     """
@@ -40,7 +46,7 @@ def check_records(
     features: Mapping[str, FeatureKind],
     columns: LogColumns,
     *,
-    task: str,
+    model: Model,
     version: str,
 ) -> Records:
     """Keep the rows that fit the contract, under the contract's names, and count the others by their first fault.
@@ -61,14 +67,82 @@ def check_records(
         faults.append((f"wrong_type:{name}", wrong))
         if kind == "number":
             faults.append((f"infinite:{name}", pd.Series(np.isinf(record[name].to_numpy()), index=raw.index)))
-    record["prediction"], wrong = to_kind(raw[columns.prediction], "number")
-    value = record["prediction"]
-    faults.append(("bad_prediction", wrong | value.isna() | ~np.isfinite(value)))
-    if task == "binary":
-        faults.append(("prediction_not_a_probability", (value < 0) | (value > 1)))
+    names = prediction_columns(model.classes)
+    record[names], wrong = _predictions(raw, columns, names)
+    value = record[names].to_numpy(np.float64)
+    faults.append(("bad_prediction", wrong | ~np.isfinite(value).all(axis=1)))
+    if model.task != "regression":
+        outside = ((value < 0) | (value > 1)).any(axis=1)
+        faults.append(("prediction_not_a_probability", _flags(outside, raw)))
+    if model.classes:
+        off = np.asarray(np.abs(value.sum(axis=1) - 1) > _SUM_TOLERANCE)
+        faults.append(("predictions_do_not_sum_to_1", _flags(off, raw)))
     record["weight"] = 1.0 if columns.weight is None else to_kind(raw[columns.weight], "number")[0].fillna(1.0)
     faults.append(("bad_weight", ~((record["weight"] > 0) & np.isfinite(record["weight"]))))
     return _drop_duplicates(*_set_aside(record, faults))
+
+
+def prediction_columns(classes: Sequence[str]) -> list[str]:
+    """What a record's predictions are called: one column, or one a class."""
+    return [f"prediction:{number}" for number in range(len(classes))] or ["prediction"]
+
+
+def read_predictions(frame: pd.DataFrame, classes: Sequence[str]) -> FloatArray:
+    """The predictions of records, (n,), or (n, C) of C classes."""
+    values = frame[prediction_columns(classes)].to_numpy(np.float64)
+    return np.ascontiguousarray(values if classes else values[:, 0])
+
+
+def with_predictions(frame: pd.DataFrame, values: FloatArray, classes: Sequence[str]) -> pd.DataFrame:
+    """Records with other predictions, in the shape that `read_predictions` gives."""
+    columns = np.atleast_2d(values.T)
+    return frame.assign(**dict(zip(prediction_columns(classes), columns, strict=True)))
+
+
+def _predictions(raw: pd.DataFrame, columns: LogColumns, names: Sequence[str]) -> tuple[pd.DataFrame, pd.Series[bool]]:
+    """The predictions under their names, NaN where they could not be read, and which could not be converted."""
+    if isinstance(columns.prediction, str) and len(names) > 1:
+        return _lists(raw[columns.prediction], names), _flags(np.zeros(len(raw)), raw)
+    logged = [columns.prediction] if isinstance(columns.prediction, str) else columns.prediction
+    found = [to_kind(raw[column], "number") for column in logged]
+    wrong = np.any([fault.to_numpy() for _, fault in found], axis=0)
+    frame = pd.DataFrame({name: values for name, (values, _) in zip(names, found, strict=True)}, index=raw.index)
+    return frame, _flags(wrong, raw)
+
+
+def _flags(flags: Any, raw: pd.DataFrame) -> pd.Series[bool]:
+    found: pd.Series[bool] = pd.Series(flags, index=raw.index, dtype="bool")
+    return found
+
+
+def _lists(column: pd.Series[Any], names: Sequence[str]) -> pd.DataFrame:
+    """A column of lists as columns; NaN where one is not as long as it should be, or holds something else."""
+
+    def numbers(value: object) -> FloatArray:
+        nothing = np.full(len(names), np.nan)
+        try:
+            found = np.asarray(value, dtype=np.float64)
+        except (TypeError, ValueError):
+            return nothing
+        return found if found.shape == nothing.shape else nothing
+
+    values = np.array([numbers(value) for value in column], dtype=np.float64).reshape(len(column), len(names))
+    return pd.DataFrame(values, columns=list(names), index=column.index)
+
+
+def to_class(column: pd.Series[Any], classes: Sequence[str]) -> pd.Series[float]:
+    """The number of each value's class, NaN where it is none; whole numbers are classes by their digits.
+
+    >>> to_class(pd.Series(["late", 1.0, None, "gone"], dtype=object), ["1", "late"]).tolist()
+    [1.0, 0.0, nan, nan]
+    """
+    known = {name: float(number) for number, name in enumerate(classes)}
+
+    def number(value: object) -> float:
+        whole = isinstance(value, float | np.floating) and float(value).is_integer()
+        return known.get(str(int(value)) if whole else str(value), np.nan)  # type: ignore[call-overload]
+
+    return pd.Series([number(value) for value in column], index=column.index, dtype=np.float64)
 
 
 def to_time(column: pd.Series[Any]) -> pd.Series[Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from whydrift.pipelines.errors import NoDataError, SchemaError, StoreError
-from whydrift.pipelines.sections import InferenceLog, Labels
-from whydrift.pipelines.sources.records import FeatureKind, Records, check_records, to_kind, to_time
+from whydrift.pipelines.sections import InferenceLog, Labels, Model
+from whydrift.pipelines.sources.records import FeatureKind, Records, check_records, to_class, to_kind, to_time
 from whydrift.pipelines.window import Window
 
 _SUFFIXES = {"parquet": (".parquet", ".pq"), "csv": (".csv",), "jsonl": (".jsonl", ".ndjson", ".json")}
@@ -30,8 +30,8 @@ _SUFFIXES = {"parquet": (".parquet", ".pq"), "csv": (".csv",), "jsonl": (".jsonl
 class TableSource:
     """The `table` kind of inference log."""
 
-    def __init__(self, log: InferenceLog, *, task: str, version: str) -> None:
-        self._log, self._task, self._version = log, task, version
+    def __init__(self, log: InferenceLog, *, model: Model, version: str) -> None:
+        self._log, self._model, self._version = log, model, version
 
     def read(self, window: Window, features: Mapping[str, FeatureKind]) -> Records:
         """The records of a window.
@@ -52,20 +52,21 @@ class TableSource:
                 lacking.update(absent)
             else:
                 parts.append(frame)
-        keys = lacking & {log.columns.event_id, log.columns.event_time, log.columns.prediction}
+        keys = lacking & {log.columns.event_id, log.columns.event_time, *_each(log.columns.prediction)}
         if keys and not parts:
             raise SchemaError(
                 f"{log.path}: no file of {window} has the column {min(keys)!r}; if the log calls it something"
                 " else, say so in inference_log.columns"
             )
         raw = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=needed)
-        records = check_records(raw, window, features, log.columns, task=self._task, version=self._version)
+        records = check_records(raw, window, features, log.columns, model=self._model, version=self._version)
         return Records(records.frame, dict(Counter(records.set_aside) + counts))
 
 
-def read_labels(labels: Labels, start: datetime, end: datetime) -> Records:
+def read_labels(labels: Labels, start: datetime, end: datetime, classes: Sequence[str] = ()) -> Records:
     """Labels whose label time lies in `[start, end)`: event_id, label, label_time, the first for each event.
 
+    Of a multiclass model a label is the number of its class; one that is none of its `classes` is set aside.
     Where an audit is configured `chance` is the one with which the row was drawn, NaN where it was not.
     """
     columns = labels.columns
@@ -80,21 +81,28 @@ def read_labels(labels: Labels, start: datetime, end: datetime) -> Records:
     raw = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=needed)
     time = to_time(raw[columns.label_time])
     inside = (time >= start) & (time < end)
-    label, wrong = to_kind(raw[columns.label], "number")
+    raw_label = raw[columns.label]
+    label, wrong = (to_class(raw_label, classes), False) if classes else to_kind(raw_label, "number")
     frame = pd.DataFrame({"event_id": raw[columns.event_id].astype("string"), "label": label, "label_time": time})
-    bad = wrong | label.isna()
+    bad_class = label.isna() & raw_label.notna() & bool(classes)
+    bad = wrong | (label.isna() & ~bad_class)
     if columns.audit is not None:
         chance, wrong = to_kind(raw[columns.audit], "number")
         bad |= wrong | ~(chance.isna() | ((chance > 0) & (chance <= 1)))
         frame["chance"] = chance
-    if (bad & inside).any():
-        counts["bad_label"] = int((bad & inside).sum())
-    frame = frame[inside & ~bad].sort_values(["label_time", "event_id", "label"], kind="stable")
+    for reason, faulty in (("bad_label", bad & inside), ("label_of_no_class", bad_class & inside & ~bad)):
+        if faulty.any():
+            counts[reason] = int(faulty.sum())
+    frame = frame[inside & ~bad & ~bad_class].sort_values(["label_time", "event_id", "label"], kind="stable")
     return Records(frame.drop_duplicates("event_id", ignore_index=True), dict(counts))
 
 
-def _named(columns: Mapping[str, str | None]) -> list[str]:
-    return [name for name in columns.values() if name is not None]
+def _named(columns: Mapping[str, str | Sequence[str] | None]) -> list[str]:
+    return [name for names in columns.values() if names is not None for name in _each(names)]
+
+
+def _each(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _count_inside(frame: pd.DataFrame, time_column: str, window: Window) -> int:

@@ -1,0 +1,215 @@
+"""Models of several classes: each class is a head, watched as if it stood alone against the rest.
+
+A summary holds what belongs to the rows (rows, input, slice, missing, set_aside, digest, golden, and how many are
+explained) once, as of any model. What belongs to a class has the class in its block's name, `attribution:late`:
+
+| block                                    | of a class                                                          |
+|------------------------------------------|---------------------------------------------------------------------|
+| attribution, phi, group, total, score    | as of a binary model whose output is the class's                    |
+| quality                                  | residual, residual2, error2                                         |
+| outcome, loss                            | as of a binary model whose label is whether the row is of the class |
+
+Of the model as a whole are, beside the rows:
+
+| block | slice | cell | stats                                                                                         |
+|-------|-------|------|-----------------------------------------------------------------------------------------------|
+| loss  | s     |      | as ever, the loss being Brier's score of all classes, the sum of squared errors (Brier 1950)  |
+| top   |       | mesh | labelled, positive: by the probability of the likeliest class, and where it was the right one |
+| top   |       |      | loss: squared error of that probability                                                       |
+
+`as_seen_by` gives the frame of a summary as one class sees it. That is the frame of a binary model, and all that reads
+such frames serves a class unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from whydrift.monitors.calibration import MESH, ScoreMesh
+from whydrift.monitors.calibration_multiclass import ClassMeshes
+from whydrift.monitors.dense import dense
+from whydrift.monitors.outcome_streams import score_mesh
+from whydrift.monitors.summary import (
+    ADDITIVITY_TOLERANCE,
+    Explained,
+    Layout,
+    Outcomes,
+    WindowSummary,
+    chunks,
+    collect,
+    loss_terms,
+    merge,
+    summarise,
+    summarise_outcomes,
+)
+from whydrift.monitors.summary_terms import held, mesh_terms, ones_where, term
+
+FloatArray = npt.NDArray[np.float64]
+
+_OF_ROWS = frozenset({"rows", "input", "slice", "missing", "set_aside", "digest", "golden", "quality"})
+_OF_A_CLASS = frozenset({"attribution", "phi", "group", "total", "score", "outcome", "loss"})
+_QUALITY_OF_A_CLASS = frozenset({"residual", "residual2", "error2"})
+_MARK = ":"  # no block has it in its name, and a class may
+
+
+def heads(layout: Layout) -> tuple[Layout, ...]:
+    """The layout as each class sees it, a binary one; of other models the layout itself."""
+    if not layout.classes:
+        return (layout,)
+    return tuple(replace(layout, task="binary", attributions=c.attributions, classes=()) for c in layout.classes)
+
+
+def head_names(layout: Layout) -> tuple[str | None, ...]:
+    """The names of the heads; that of a model without classes has none."""
+    return tuple(c.name for c in layout.classes) or (None,)
+
+
+def as_seen_by(frame: pd.DataFrame, layout: Layout) -> tuple[pd.DataFrame, ...]:
+    """The frame of a summary as each head sees it; of a model without classes the frame itself."""
+    if not layout.classes:
+        return (frame,)
+    shared, found = frame[frame["block"].isin(_OF_ROWS).to_numpy()], []
+    blocks = {f"{block}{_MARK}{c.name}": block for c in layout.classes for block in (*_OF_A_CLASS, "quality")}
+    for c in layout.classes:
+        mine = frame["block"].isin([name for name in blocks if name.partition(_MARK)[2] == c.name]).to_numpy()
+        own = frame[mine].assign(block=frame["block"][mine].map(blocks))
+        found.append(pd.concat([shared, own], ignore_index=True) if len(own) else shared)
+    return tuple(found)
+
+
+def summarise_classes(batch: Explained, layout: Layout) -> WindowSummary:
+    """Reduce explained rows of a multiclass model, as `summarise` does those of others."""
+    if not len(batch.features):
+        return WindowSummary.zero()
+    of_rows = summarise(_explained_of(batch, 0), heads(layout)[0])
+    parts = [_keep(of_rows, _OF_ROWS - {"quality"})]
+    for number, (head, name) in enumerate(zip(heads(layout), head_names(layout), strict=True)):
+        own = summarise(_explained_of(batch, number), replace(head, slices=()))
+        parts.append(_named(own, str(name)))
+    return merge([*parts, *(_quality(part, layout) for part in chunks(batch))])
+
+
+def summarise_class_outcomes(batch: Outcomes, layout: Layout) -> WindowSummary:
+    """Reduce labelled rows of a multiclass model, as `summarise_outcomes` does those of others.
+
+    Raises ValueError for a label that is the number of no class.
+    """
+    if not np.isin(batch.label, np.arange(len(layout.classes))).all():
+        raise ValueError("a label is the number of no class; rows with such labels are to be set aside and counted")
+    parts = []
+    for number, (head, name) in enumerate(zip(heads(layout), head_names(layout), strict=True)):
+        own = replace(
+            batch, prediction=batch.prediction[:, number], label=ones_where(np.asarray(batch.label == number))
+        )
+        parts.append(_named(summarise_outcomes(own, head), str(name)))
+    return merge([*parts, *(_whole_outcomes(part, layout) for part in chunks(batch))])
+
+
+def top_mesh(outcomes: pd.DataFrame) -> ScoreMesh | None:
+    """The calibration mesh of the class that is named in each row of a cohort; None without labels."""
+    labelled, positive = dense(outcomes, "top", ("",), ("labelled", "positive"), MESH)[:, 0]
+    loss = outcomes[((outcomes["block"] == "top") & (outcomes["stat"] == "loss")).to_numpy()]["value"].sum()
+    whole = outcomes[((outcomes["block"] == "loss") & (outcomes["slice"] == "")).to_numpy()]
+    stats = dict(zip(whole["stat"], whole["value"], strict=True))
+    weight, weight2 = stats.get("weight", 0.0), stats.get("weight2", 0.0)
+    if not labelled.any() or weight <= 0 or weight2 <= 0:
+        return None
+    return ScoreMesh(labelled, positive, float(loss), weight**2 / weight2)
+
+
+def read_class_meshes(outcomes: pd.DataFrame, layout: Layout) -> ClassMeshes | None:
+    """The calibration meshes of a cohort; None without labels."""
+    top = top_mesh(outcomes)
+    classes = [mesh for frame in as_seen_by(outcomes, layout) if (mesh := score_mesh(frame)) is not None]
+    return ClassMeshes(top, tuple(classes)) if top is not None and len(classes) == len(layout.classes) else None
+
+
+def _explained_of(batch: Explained, number: int) -> Explained:
+    """The rows as a class sees them."""
+    return replace(
+        batch,
+        prediction=batch.prediction[:, number],
+        values=batch.values[:, number],
+        output=batch.output[:, number],
+        base=_bases(batch)[number],
+        error=None if batch.error is None else batch.error[:, number],
+    )
+
+
+def _bases(batch: Explained) -> tuple[float, ...]:
+    return batch.base if isinstance(batch.base, tuple) else (batch.base,)
+
+
+def _keep(summary: WindowSummary, blocks: frozenset[str]) -> WindowSummary:
+    return WindowSummary(summary.table.filter(_among(summary, "block", blocks)))
+
+
+def _among(summary: WindowSummary, column: str, values: Sequence[str] | frozenset[str]) -> pa.Array:
+    return pa.array(np.isin(summary.table[column].to_numpy(), list(values)))
+
+
+def _named(summary: WindowSummary, name: str) -> WindowSummary:
+    """What belongs to a class, with its name in the blocks'."""
+    quality = WindowSummary(_keep(summary, frozenset({"quality"})).table)
+    own = [
+        _keep(summary, _OF_A_CLASS).table,
+        quality.table.filter(_among(quality, "stat", _QUALITY_OF_A_CLASS)),
+    ]
+    table = pa.concat_tables(own)
+    blocks = [f"{block}{_MARK}{name}" for block in table["block"].to_pylist()]
+    return WindowSummary(table.set_column(0, table.schema.field("block"), pa.array(blocks, pa.string())))
+
+
+def _quality(batch: Explained, layout: Layout) -> WindowSummary:
+    """How many rows are explained, and in how many any class is explained or answered otherwise than it should be."""
+    output, missed = batch.output, np.zeros(len(batch.output), dtype=np.bool_)
+    for number, base in enumerate(_bases(batch)):
+        one = held(output[:, number], layout.scale)
+        explained = np.full_like(one, held(np.array(base), layout.scale))
+        for j in range(batch.values.shape[2]):  # by column, as `summarise` adds
+            explained += held(batch.values[:, number, j], layout.scale)
+        missed |= np.abs(explained - one) > ADDITIVITY_TOLERANCE
+    answer = softmax(output) if layout.link == "softmax" else output
+    differs = np.asarray((np.abs(answer - batch.prediction) > layout.prediction_tolerance).any(axis=1))
+    return collect(
+        [
+            term("quality", "explained", np.ones(len(output))),
+            term("quality", "not_additive", ones_where(missed)),
+            term("quality", "prediction_differs", ones_where(differs)),
+        ]
+    )
+
+
+def softmax(output: FloatArray) -> FloatArray:
+    """The probabilities (n, C) of outputs (n, C).
+
+    >>> softmax(np.array([[0.0, np.log(3.0)]]))
+    array([[0.25, 0.75]])
+    """
+    # By column: a sum along rows could depend on the memory layout.
+    weights = [np.exp(column - output.max(axis=1)) for column in output.T]
+    total = np.sum(weights, axis=0)
+    return np.stack([weight / total for weight in weights], axis=1)
+
+
+def _whole_outcomes(batch: Outcomes, layout: Layout) -> WindowSummary:
+    rows, w = np.arange(len(batch.label)), held(batch.weight, 1.0)
+    loss = np.zeros_like(w)
+    for number in range(len(layout.classes)):
+        loss += (ones_where(np.asarray(batch.label == number)) - batch.prediction[:, number]) ** 2
+    named = np.asarray(batch.prediction.argmax(axis=1))
+    p, right = batch.prediction[rows, named], ones_where(np.asarray(named == batch.label))
+    return collect(
+        [
+            *loss_terms(batch, layout, loss, np.zeros_like(w)),
+            *mesh_terms("top", "labelled", p, w),
+            *mesh_terms("top", "positive", p, w * right),
+            term("top", "loss", w * (right - p) ** 2),
+        ]
+    )
