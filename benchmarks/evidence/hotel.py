@@ -68,9 +68,9 @@ worse in winter: the scores rise to .32, and but for February no more comes true
 - Scores trusted as they are miss accuracy and Brier score by 6 and 7 sampling sd, recalibrated ones by less than one.
   AUROC: 2.7 and 1.4; no estimate saw December and January, when the model ranked worse. PAPE is no better than CBPE.
 - In days, smECE, loss and bias page on 24 November, and NannyML's rule alarms on them on 9 December. In weeks its alarm
-  is of 20 November, as is the calibrated page; the guaranteed one is later. In days, every detector pages in May or
-  July as well, for a bias that is near the reference's again: it had learned the winter's.
-- With slices, two that seldom have enough rows to be judged open a page on 31 December. It stays open for 45 days, and
+  is of 20 November, as is the calibrated page; the guaranteed one is later. In days, every detector pages between
+  April and July as well, for a bias that is near the reference's again: it had learned the winter's.
+- With slices, two that seldom have enough rows to be judged open a page on 31 December. It stays open for 43 days, and
   no other can open in January, the worst month."""
 
 

@@ -61,6 +61,8 @@ def test_the_cooldown(days, requested):
         (RISEN, True, "is 0.2 (at least 0.15) and was 0.1"),
         (SAME, False, "is 0.11 (at least 0.1) and was 0.1"),
         (None, False, "no label tells"),
+        (Risk(0.2, 0.15, 0.1, 1), False, "1 window with labels tells too little"),
+        (Risk(0.2, 0.15, 0.1, 2), True, "is 0.2 (at least 0.15) and was 0.1"),
     ],
 )
 def test_inputs_that_moved_ask_only_where_the_loss_rose(kind, risk, requested, words):

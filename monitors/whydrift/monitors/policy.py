@@ -22,6 +22,7 @@ from whydrift.monitors.verdict import Cause, CauseKind, Retraining
 
 RISKY = frozenset({CauseKind.INPUTS_MOVED, CauseKind.JOINT_MOVED})  # only where the loss says so
 _CONFIDENCE = 0.95
+_FEWEST = 2  # windows with labels before a higher loss is believed: a single bad day is no reason for a new model
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,8 @@ def decide(
         reason = f"{labelled:,} mature labels since the onset, {policy.min_labelled_rows:,} are needed"
     elif cause.kind in RISKY and (risk is None or risk.lower <= risk.usual):
         reason = f"{name}, and {_say(risk)}: the model answers what it gets now no worse for all that is known"
+    elif cause.kind in RISKY and risk is not None and risk.windows < _FEWEST:
+        reason = f"{name}, and {_say(risk)}: {risk.windows} window with labels tells too little"
     elif last is not None and now < last + policy.cooldown:
         reason = (
             f"a request was raised on {last:%Y-%m-%d}, and the cooldown runs until {last + policy.cooldown:%Y-%m-%d}"
