@@ -174,8 +174,9 @@ def _first(over: np.ndarray, leads: np.ndarray, right: Sequence[int], *, early: 
 def summarise(
     null: Null, change: Change, at: dict[str, tuple[float, float]], rows: Sequence[Row]
 ) -> list[dict[str, object]]:
-    """A row a system. The median and the 90 % quantile count what was missed as later than everything, the mean as found
-    in the last window, which flatters what misses much.
+    """A row a system. The median and the 90 % quantile count what was missed as later than everything.
+
+    The mean counts it as found in the last window, which flatters what misses much.
     """
     found = []
     for system, (limit, false_alarms) in at.items():
