@@ -90,7 +90,8 @@ def calibrate(
     """The lowest page threshold whose simulated false pages a period are at most the allowed ones.
 
     "At most" is said of the upper end of a 95 % interval, which carries what the simulation and the baseline leave
-    open; no threshold above the guaranteed one is returned.
+    open; no threshold above the guaranteed one is returned. Two periods are simulated and the second is counted: in the
+    first the evidence rises from nothing, and pages come half as often as later.
     Tolerances are not simulated: at the edge of a tolerance it gives nothing away.
 
     Raises ValueError for a baseline of fewer than `MIN_BASELINE_WINDOWS` windows, or without a stream that pages.
@@ -106,12 +107,13 @@ def calibrate(
     guaranteed = windows / false_pages
     thresholds = np.geomspace(min(max(guaranteed / _LOWEST, 1.0), guaranteed), guaranteed, _STEPS)
     least, most = _RUNS
-    runs = int(np.clip(_WORK / (paging.size * (len(baseline) + windows)), least, most))
+    runs = int(np.clip(_WORK / (paging.size * (len(baseline) + 2 * windows)), least, most))
     clock = [Window.at(w.start, width, holidays) for w in seen]
-    clock += [Window.at(seen[-1].start + (i + 1) * width, width, holidays) for i in range(windows)]
+    clock += [Window.at(seen[-1].start + (i + 1) * width, width, holidays) for i in range(2 * windows)]
     noise, batch = _fit_noise(chosen, seen, clock, width, holidays), max(_BATCH // paging.size, 1)
     pages = np.concatenate(
-        [_pages(chosen, noise, clock, thresholds, min(batch, runs - at), rng) for at in range(0, runs, batch)], axis=1
+        [_pages(chosen, noise, clock, windows, thresholds, min(batch, runs - at), rng) for at in range(0, runs, batch)],
+        axis=1,
     )
     rates = [_interval(row, max(len(noise.loadings), 1)) for row in pages]
     too_many = [index for index, (_, high) in enumerate(rates) if high > false_pages]
@@ -215,11 +217,12 @@ def _pages(
     streams: Sequence[Stream],
     noise: _Noise,
     clock: Sequence[Window],
+    counted: int,
     thresholds: FloatArray,
     runs: int,
     rng: np.random.Generator,
 ) -> IntArray:
-    """Pages of each run at each threshold, (A, runs), in the windows of `clock` after the baseline's.
+    """Pages of each run at each threshold, (A, runs), in the last `counted` windows of `clock`.
 
     An open page is taken to close at once. In truth it is open for three windows or more, so that fewer follow.
     """
@@ -238,7 +241,8 @@ def _pages(
         evidence *= np.where(spoke, factor, 1.0)
         paged = np.tensordot(evidence, weights, 3) >= thresholds[:, None]
         evidence[paged] = 0.0
-        pages += paged
+        if window >= len(clock) - counted:
+            pages += paged
     return pages
 
 
