@@ -100,6 +100,8 @@ def peers() -> str:
         found[name] = [f"{share:.0%} ({_cell(later)})" for share, later in pairs]
     keys = ["rule", "setting", "limit", "seeds", "alarm_days", "alarms"]
     head = "Of each change: how many runs were found within 14 days (median delay of all, in days)."
+    if absent := [name for name in ("Evidently", "SWIFT") if not found["rule"].str.contains(name).any()]:
+        head += f" Not run yet, because it takes hours: {' and '.join(absent)}."
     return f"{head}\n\n{markdown(found[keys + changes])}"
 
 
