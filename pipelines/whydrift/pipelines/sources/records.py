@@ -139,8 +139,9 @@ def to_class(column: pd.Series[Any], classes: Sequence[str]) -> pd.Series[float]
     known = {name: float(number) for number, name in enumerate(classes)}
 
     def number(value: object) -> float:
-        whole = isinstance(value, float | np.floating) and float(value).is_integer()
-        return known.get(str(int(value)) if whole else str(value), np.nan)  # type: ignore[call-overload]
+        if isinstance(value, float | np.floating) and float(value).is_integer():
+            value = int(value)
+        return known.get(str(value), np.nan)
 
     return pd.Series([number(value) for value in column], index=column.index, dtype=np.float64)
 
