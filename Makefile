@@ -14,10 +14,16 @@ help: ## Say what there is
 # uv lives in the project's own environment; nothing outside this folder is touched.
 $(BIN)/.installed: pyproject.toml uv.lock
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'; }
-	$(BIN)/uv sync --quiet --locked --all-extras --inexact
+	$(BIN)/uv sync --quiet --locked --extra all --inexact
 	@touch $@
 
-check: $(BIN)/.installed .tools/promtool ## Format, lint, types, import contracts, fast tests
+# What only the tests need is large: Spark, and PyTorch, which pip may have a build without CUDA for and uv may not.
+$(BIN)/.installed-tests: $(BIN)/.installed tests/neural.txt
+	$(BIN)/uv sync --quiet --locked --extra all --extra spark --inexact
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement tests/neural.txt
+	@touch $@
+
+check: $(BIN)/.installed-tests .tools/promtool ## Format, lint, types, import contracts, fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -27,7 +33,7 @@ check: $(BIN)/.installed .tools/promtool ## Format, lint, types, import contract
 demo: $(BIN)/.installed ## The whole mission on a year of real flights: baseline, backfill, Airflow, gate (about 5 minutes)
 	$(BIN)/python demo/run.py
 
-test: $(BIN)/.installed .tools/promtool ## Everything that CI runs
+test: $(BIN)/.installed-tests .tools/promtool ## Everything that CI runs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
