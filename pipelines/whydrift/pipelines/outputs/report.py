@@ -45,7 +45,7 @@ def render(verdict: Verdict, history: Sequence[Verdict] = (), *, evidently_link:
         history: earlier verdicts; those of another model version or baseline and later ones are left out.
         evidently_link: address of the Evidently view, where one was made.
     """
-    template = _environment().get_template("report.html.j2")
+    template = environment().get_template("report.html.j2")
     return template.render(
         v=verdict,
         meaning=wording.MEANING[verdict.status],
@@ -67,7 +67,7 @@ def render(verdict: Verdict, history: Sequence[Verdict] = (), *, evidently_link:
     )
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
