@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -107,7 +108,8 @@ class Registry:
             try:
                 native = _native_loader(meta.flavors)(str(path))
             except (ImportError, ValueError, TypeError, AttributeError) as error:
-                raise ModelError(f"{version.uri} cannot be loaded here: {error}") from error
+                extra = " (pip install 'whydrift[neural]')" if "pytorch" in meta.flavors else ""
+                raise ModelError(f"{version.uri} cannot be loaded here: {error}{extra}") from error
             return LoadedModel(native, _features(meta.signature, version.uri), _digest(path))
 
     def log_baseline(self, version: ModelVersion, folder: Path, digest: str) -> None:
@@ -237,6 +239,8 @@ def _database_errors() -> tuple[type[Exception], ...]:
 def _native_loader(flavors: Mapping[str, Any]) -> Callable[[str], Any]:
     import mlflow
 
+    if "pytorch" in flavors:
+        return partial(mlflow.pytorch.load_model, map_location="cpu")
     for flavor in ("xgboost", "lightgbm", "catboost", "sklearn"):
         if flavor in flavors:
             loader: Callable[[str], Any] = getattr(mlflow, flavor).load_model

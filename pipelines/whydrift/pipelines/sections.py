@@ -168,7 +168,10 @@ class Labels(Section):
 class Explainer(Section):
     """How rows are explained."""
 
-    method: Literal["auto", "native", "tree", "linear", "permutation"] = "auto"
+    method: Literal[
+        "auto", "native", "additive", "linear", "tree", "deep_lift", "gradient_shap", "integrated_gradients",
+        "permutation", "kernel",
+    ] = "auto"  # fmt: skip
     background_rows: int = Field(100, ge=1, le=1000, description="Baseline rows that the absent features come from.")
 
 
