@@ -20,12 +20,9 @@ from whydrift.monitors.quality import agree, between_backgrounds, known, stabili
 from whydrift.monitors.verdict import FeatureSoundness, MethodAgreement, Soundness
 from whydrift.pipelines.config import Config
 from whydrift.pipelines.errors import ModelError
-from whydrift.pipelines.explainers.columns import Columns
-from whydrift.pipelines.explainers.permutation import PermutationExplainer
-from whydrift.pipelines.explainers.prediction import predictor
 from whydrift.pipelines.explainers.protocol import Explainer, FloatArray
 from whydrift.pipelines.registry import LoadedModel
-from whydrift.pipelines.rows import make_explainer
+from whydrift.pipelines.rows import make_explainer, make_sampler
 
 ROWS = 100
 BACKGROUNDS = 5
@@ -149,17 +146,10 @@ def _second_opinion(
     values: FloatArray,
 ) -> MethodAgreement | None:
     """The sampling explainer in the space of the one in use; None where that is the one in use, or cannot be."""
-    if isinstance(explainer, PermutationExplainer):
+    if explainer.name == "permutation":
         return None
     background = background.head(_SECOND_BACKGROUND)
-    columns = Columns.of(background, list(model.features))
-    native = getattr(model.native, "best_estimator_", model.native)
-    second = PermutationExplainer.of(
-        predictor(native, config.model.task, columns, background, config.model.classes),
-        columns,
-        explainer.link,
-        background,
-    )
+    second = make_sampler(config, model, explainer.link, background)
     few = rows.head(max(1, _PREDICTIONS // (2 * background.size)))
     try:
         other = _explain(second, few)

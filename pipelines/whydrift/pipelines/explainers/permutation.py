@@ -22,7 +22,7 @@ the orders: for a model without interactions beyond pairs it is that of the back
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,8 +32,8 @@ import pandas as pd
 
 from whydrift.pipelines.errors import ModelError
 from whydrift.pipelines.explainers.columns import Columns, digest
-from whydrift.pipelines.explainers.prediction import Predict
-from whydrift.pipelines.explainers.protocol import Explanation, FloatArray, Link, as_base
+from whydrift.pipelines.explainers.prediction import Predict, predictor
+from whydrift.pipelines.explainers.protocol import Explanation, FloatArray, Link, Task, as_base
 
 _CLIP = 1e-6
 
@@ -134,6 +134,25 @@ class PermutationExplainer:
                 errors[(i, *head)] = _standard_error(change.mean(axis=0))
         base = as_base(self.start.mean(axis=0))
         return Explanation(values, base, output, errors if len(self.start) > 1 else None)
+
+
+def sample(
+    model: object,
+    *,
+    task: Task,
+    link: Link,
+    background: pd.DataFrame,
+    features: Sequence[str],
+    classes: Sequence[str] = (),
+) -> PermutationExplainer:
+    """The sampling explainer of a model, in the space of another explainer's `link`.
+
+    Raises:
+        ModelError: the model cannot predict, or not what the task asks for.
+    """
+    columns = Columns.of(background, features)
+    model = getattr(model, "best_estimator_", model)  # of a hyperparameter search
+    return PermutationExplainer.of(predictor(model, task, columns, background, classes), columns, link, background)
 
 
 def _standard_error(draws: FloatArray) -> FloatArray:
