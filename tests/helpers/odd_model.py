@@ -2,25 +2,23 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 
 import mlflow
 import numpy as np
+import pandas as pd
 
-EXIT, KILL, REFUSE, BUG, SLEEP, ENVIRONMENT, LEAVE_A_CHILD = (float(1000 + i) for i in range(7))
+KILL, REFUSE, BUG, SLEEP, ENVIRONMENT, EXIT = (float(1000 + i) for i in range(6))
 
 
 class OddModel(mlflow.pyfunc.PythonModel):
-    def predict(self, context, model_input, params=None):
-        print("printed by the model")
+    def predict(self, context, model_input: pd.DataFrame, params=None):
+        sys.stdout.write("printed by the model\n")
         os.write(1, b"written to fd 1\n")
-        print("fetched https://me:secret@index.example/simple", file=sys.stderr, flush=True)
+        sys.stderr.write("fetched https://me:secret@index.example/simple\n")
         assert sys.stdin.read() == ""
-        said = set(model_input["x"]) & {EXIT, KILL, REFUSE, BUG, SLEEP, ENVIRONMENT, LEAVE_A_CHILD}
-        if EXIT in said:
-            os._exit(7)
+        said = set(model_input["x"]) & {KILL, REFUSE, BUG, SLEEP, ENVIRONMENT, EXIT}
         if KILL in said:
             os.kill(os.getpid(), signal.SIGKILL)
         if REFUSE in said:
@@ -31,10 +29,10 @@ class OddModel(mlflow.pyfunc.PythonModel):
             time.sleep(600)
         if ENVIRONMENT in said:
             raise ValueError(" ".join(sorted(os.environ)))
-        if LEAVE_A_CHILD in said and os.fork():
+        if EXIT in said and os.fork():
             os._exit(7)
-        if LEAVE_A_CHILD in said:
-            subprocess.run(["sleep", "5"], check=False)
+        if EXIT in said:  # the child holds the pipes open
+            time.sleep(4)
             os._exit(0)
         return 2 * model_input["x"].to_numpy() + np.where(model_input["kind"].to_numpy() == "b", 1.0, 0.0)
 

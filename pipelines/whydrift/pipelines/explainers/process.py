@@ -83,7 +83,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=home.name,
-            env={**{k: v for k, v in os.environ.items() if k in _PASSED}, "PYTHONPATH": home.name},
+            env={**_passed(), "PYTHONPATH": home.name, "PYTHONUNBUFFERED": "1"},  # its last words in their order
         )
         assert process.stdin is not None
         assert process.stdout is not None
@@ -164,7 +164,11 @@ class Worker:
         return ModelError(said)
 
     def _last_words(self) -> str:
-        return "".join(f"\n  {line}" for line in [" It said at last:", *self._last]) if self._last else ""
+        return "\n  ".join([" It said at last:", *self._last]) if self._last else ""
+
+
+def _passed() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name in _PASSED}
 
 
 def _link_sources(home: Path) -> None:
