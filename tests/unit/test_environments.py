@@ -9,7 +9,7 @@ from importlib.metadata import version
 import pytest
 import yaml
 
-from whydrift.pipelines import loading
+from whydrift.pipelines import environments, loading
 from whydrift.pipelines.environments import interpreter
 from whydrift.pipelines.errors import ModelError, StoreError
 
@@ -98,6 +98,13 @@ def test_each_recipe_has_a_place_of_its_own(cache, model):
     assert places("six", "numpy==2.0.0") == 3
     assert places("six", constraints="six<1.17") == 4
     assert places("six") == 4
+
+
+def test_only_what_the_model_does_not_name_is_added(model):
+    assert environments._added(model("xgboost")) == ["mlflow-skinny", "numpy", "pandas", "pyarrow<26", "scipy"]
+    assert environments._added(model("mlflow==2.9", "NumPy<2", "pyarrow==26.0.1", flavour="sklearn")) == [
+        *("pandas", "scipy", "shap")
+    ]
 
 
 def test_what_a_folder_records(model):

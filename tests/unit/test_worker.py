@@ -36,7 +36,7 @@ ROWS.loc[::11, "x"] = np.nan
 VALUE = np.nan_to_num(ROWS["x"]) * ROWS["y"] + (ROWS["kind"] == "a")
 LABEL = np.greater(VALUE, np.median(VALUE)).astype(int)
 CLASS = pd.qcut(VALUE, 3, labels=False)
-BACKGROUND = ROWS[FEATURES].head(10)
+BACKGROUND = ROWS[FEATURES].head(6)
 FEW = ROWS[FEATURES].tail(5).reset_index(drop=True)
 
 
@@ -141,7 +141,8 @@ def test_every_bit_is_that_of_this_process(case, method):
     here = choose(model, method=method, **settings)
     there = worker.choose(method=method, **settings)
     assert (there.name, there.link) == (here.name, here.link)
-    for rows in (FEW, FEW.head(1), FEW.head(0), FEW.assign(y=FEW["y"].astype("Int64")), FEW.astype({"kind": "string"})):
+    other_types = FEW.head(2).assign(y=FEW["y"].astype("Int64")).astype({"kind": "string"})
+    for rows in (FEW, FEW.head(0), other_types):
         same(there.explain(rows), here.explain(rows))
 
 
@@ -212,6 +213,7 @@ def test_no_key_reaches_the_worker(odd_explainer):
     assert not [name for name in KEYS if name in str(said.value)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("x", "words"),
     [
@@ -222,12 +224,14 @@ def test_no_key_reaches_the_worker(odd_explainer):
 )
 def test_a_worker_that_dies_says_how(odd, x, words):
     explainer = explainer_of(Worker(PYTHON, odd))
+    begun = time.monotonic()
     for _ in range(2):  # and stays dead
         with pytest.raises(ModelError, match=words) as died:
             explainer.explain(row(x))
         last = "ZeroDivisionError: the model has a bug" if x == odd_model.BUG else "https://index.example/simple"
         assert str(died.value).endswith(last)
         assert "secret" not in str(died.value)
+    assert time.monotonic() - begun < 50  # a child that lives on keeps nobody waiting
 
 
 def test_a_model_that_cannot_be_loaded(odd, tmp_path):
@@ -252,6 +256,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("doing", ["busy", "idle"])
 def test_a_worker_ends_with_its_parent(odd, doing):
     parent = subprocess.Popen(

@@ -158,7 +158,7 @@ class Worker:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         if code == -signal.SIGKILL:
             how += ", as happens where memory runs out: give the job more, or lower explainer.background_rows"
-        self._log.join(timeout=_END_SECONDS)
+        self._log.join(timeout=1)  # its end is read; children that live on may hold the pipe
         said = f"the model's worker {how}.{self._last_words()}"
         logger.warning("%s", said)
         return ModelError(said)
@@ -199,5 +199,5 @@ def _end(process: subprocess.Popen[bytes], log: threading.Thread, home: tempfile
         process.kill()
         process.wait()
     process.stdout.close()
-    log.join(timeout=_END_SECONDS)
+    log.join(timeout=1)
     home.cleanup()

@@ -22,9 +22,13 @@ Message = dict[str, Any]
 
 def send(stream: IO[bytes], message: Message, table: pa.Table | None = None) -> None:
     """Write one message, and the table that belongs to it."""
-    body = b"" if table is None else _to_bytes(table)
-    stream.write(json.dumps({**message, "bytes": len(body)}).encode() + b"\n")
-    stream.write(body)
+    body = pa.BufferOutputStream()
+    if table is not None:
+        with pa.ipc.new_stream(body, table.schema) as writer:
+            writer.write_table(table)
+    content = body.getvalue()
+    stream.write(json.dumps({**message, "bytes": content.size}).encode() + b"\n")
+    stream.write(content)
     stream.flush()
 
 
@@ -91,11 +95,3 @@ def _lists(part: FloatArray, explanation: Explanation) -> pa.Array:
     heads = explanation.output.shape[1:]
     width = math.prod(heads) * (part.shape[-1] if part.ndim > 1 + len(heads) else 1)
     return pa.FixedSizeListArray.from_arrays(pa.array(part.ravel()), width)
-
-
-def _to_bytes(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    body: bytes = sink.getvalue().to_pybytes()
-    return body
