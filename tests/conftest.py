@@ -17,6 +17,7 @@ from sample_verdict import VERDICT
 from whydrift.monitors.assessment import WindowInput, fold
 from whydrift.monitors.binning import fit_attribution_bins, fit_bins
 from whydrift.monitors.evidence import Thresholds
+from whydrift.monitors.explained_sums import summarise
 from whydrift.monitors.policy import RetrainingPolicy
 from whydrift.monitors.reference import BaselineWindow, Reference, Settings, refer
 from whydrift.monitors.summary import (
@@ -28,7 +29,6 @@ from whydrift.monitors.summary import (
     count_digests,
     count_set_aside,
     merge,
-    summarise,
     summarise_outcomes,
 )
 from whydrift.monitors.verdict import (

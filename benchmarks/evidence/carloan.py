@@ -17,6 +17,7 @@ import pandas as pd
 
 from whydrift.monitors.binning import fit_bins
 from whydrift.monitors.calibration import MESH, split
+from whydrift.monitors.explained_sums import summarise
 from whydrift.monitors.performance import (
     expect,
     most_moved,
@@ -26,7 +27,7 @@ from whydrift.monitors.performance import (
     summarise_joint,
     x_cells,
 )
-from whydrift.monitors.summary import Explained, Layout, Outcomes, summarise
+from whydrift.monitors.summary import Explained, Layout, Outcomes
 
 CHUNK = 5000
 INPUTS = [

@@ -31,6 +31,7 @@ from scipy.special import expit
 from whydrift.monitors.assessment import WindowInput, fold
 from whydrift.monitors.binning import fit_attribution_bins, fit_bins
 from whydrift.monitors.evidence import Thresholds
+from whydrift.monitors.explained_sums import summarise
 from whydrift.monitors.golden import Golden, compare
 from whydrift.monitors.policy import RetrainingPolicy
 from whydrift.monitors.reference import BaselineWindow, Reference, Settings, refer
@@ -41,7 +42,6 @@ from whydrift.monitors.summary import (
     WindowSummary,
     count_digests,
     merge,
-    summarise,
     summarise_outcomes,
 )
 from whydrift.monitors.verdict import CauseKind, Status, WindowKey

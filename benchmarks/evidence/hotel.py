@@ -42,10 +42,11 @@ from whydrift.monitors.binning import fit_bins
 from whydrift.monitors.calibration import POINTS, ScoreMesh, brier, brier_variance, corp, cox, smece
 from whydrift.monitors.conformal import fit_residual_edges
 from whydrift.monitors.evidence import MIN_BASELINE_WINDOWS, Evidence, Observation, Thresholds, fit
+from whydrift.monitors.explained_sums import summarise
 from whydrift.monitors.outcome_streams import list_outcomes, observe_outcomes, score_mesh
 from whydrift.monitors.regression_streams import list_regression, observe_regression
 from whydrift.monitors.stream_input import StreamInput
-from whydrift.monitors.summary import Explained, Layout, Outcomes, summarise, summarise_outcomes
+from whydrift.monitors.summary import Explained, Layout, Outcomes, summarise_outcomes
 from whydrift.monitors.threshold import calibrate
 
 Line = dict[str, object]  # of the table: part, window, what, by, value

@@ -17,9 +17,10 @@ from streams import DAY, GUARANTEED, HORIZON, START, FloatArray
 
 from whydrift.monitors.assessment import Assessed, WindowInput, fold
 from whydrift.monitors.binning import fit_attribution_bins, fit_bins
+from whydrift.monitors.explained_sums import summarise
 from whydrift.monitors.policy import RetrainingPolicy
 from whydrift.monitors.reference import BaselineWindow, Reference, Settings, refer
-from whydrift.monitors.summary import Explained, Layout, WindowSummary, count_digests, merge, summarise
+from whydrift.monitors.summary import Explained, Layout, WindowSummary, count_digests, merge
 from whydrift.monitors.verdict import WindowKey
 
 _DIGESTS = {"model": "0" * 64, "explainer": "0" * 64}

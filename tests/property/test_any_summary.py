@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 from soundness import sound
-from whydrift.monitors.summary import Explained, Outcomes, WindowSummary, merge, summarise, summarise_outcomes
+from whydrift.monitors.explained_sums import summarise
+from whydrift.monitors.summary import Explained, Outcomes, WindowSummary, merge, summarise_outcomes
 from whydrift.monitors.summary_terms import SIGNED
 
 WINDOWS = 8

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whydrift.monitors.binning import FeatureBins
-from whydrift.monitors.summary import BITS, Explained, Layout, summarise
+from whydrift.monitors.explained_sums import summarise
+from whydrift.monitors.summary import BITS, Explained, Layout
 
 FEATURES = 4
 BINS = tuple(FeatureBins(f"x{j}", edges=(-2.0, -1.0, 0.0, 1.0, 2.0)) for j in range(FEATURES))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from whydrift.monitors import summary as module
 from whydrift.monitors.binning import GRAIN, FeatureBins, slice_names
+from whydrift.monitors.explained_sums import summarise
 from whydrift.monitors.summary import (
     SCHEMA,
     Explained,
@@ -20,7 +21,6 @@ from whydrift.monitors.summary import (
     count_digests,
     count_set_aside,
     merge,
-    summarise,
     summarise_outcomes,
 )
 from whydrift.monitors.summary_terms import BITS, CHUNK, LIMIT, NO_CELL

@@ -8,7 +8,8 @@ from sklearn.linear_model import LinearRegression
 
 from whydrift.monitors.attribution import SHARE_FLOOR, Cells, cell_rates, cells, moments, split_shift
 from whydrift.monitors.binning import MISSING, fit_attribution_bins, fit_bins
-from whydrift.monitors.summary import Explained, Group, Layout, WindowSummary, merge, summarise
+from whydrift.monitors.explained_sums import summarise
+from whydrift.monitors.summary import Explained, Group, Layout, WindowSummary, merge
 
 NAMES = ("u", "v", "c")
 

@@ -10,8 +10,9 @@ from sklearn.metrics import ndcg_score
 
 from whydrift.monitors.assessment import WindowInput, fold
 from whydrift.monitors.binning import fit_attribution_bins, fit_bins
+from whydrift.monitors.explained_sums import summarise
 from whydrift.monitors.reference import BaselineWindow, refer
-from whydrift.monitors.summary import Explained, Layout, count_digests, merge, summarise
+from whydrift.monitors.summary import Explained, Layout, count_digests, merge
 from whydrift.monitors.verdict import Status, WindowKey
 
 DAYS, ROWS, QUIET = 35, 800, 6

@@ -22,6 +22,7 @@ from whydrift.monitors.class_sums import (
     summarise_class_outcomes,
     summarise_classes,
 )
+from whydrift.monitors.explained_sums import summarise
 from whydrift.monitors.outcome_streams import losses
 from whydrift.monitors.reference import BaselineWindow, refer
 from whydrift.monitors.streams import list_streams
@@ -33,7 +34,6 @@ from whydrift.monitors.summary import (
     Outcomes,
     count_digests,
     merge,
-    summarise,
     summarise_outcomes,
 )
 from whydrift.monitors.verdict import Status, WindowKey

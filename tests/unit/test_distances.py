@@ -21,7 +21,8 @@ from whydrift.monitors.distances import (
     shape,
     standardise,
 )
-from whydrift.monitors.summary import Explained, Layout, WindowSummary, merge, summarise
+from whydrift.monitors.explained_sums import summarise
+from whydrift.monitors.summary import Explained, Layout, WindowSummary, merge
 
 NAMES = ("u", "v", "dead", "c")
 ROWS = 40_000

@@ -24,7 +24,8 @@ from whydrift.monitors.expectations import (
     measure_all,
     summarise_contracts,
 )
-from whydrift.monitors.summary import Explained, Group, Layout, merge, summarise
+from whydrift.monitors.explained_sums import summarise
+from whydrift.monitors.summary import Explained, Group, Layout, merge
 
 NAMES = ("x", "y", "z")
 ROWS = 3000

@@ -12,8 +12,9 @@ from scipy import stats
 from soundness import walk
 from whydrift.monitors.attribution import moments
 from whydrift.monitors.binning import FeatureBins
+from whydrift.monitors.explained_sums import summarise
 from whydrift.monitors.peer_table import MOST_MOVED, Side, peer_table
-from whydrift.monitors.summary import Explained, WindowSummary, summarise
+from whydrift.monitors.summary import Explained, WindowSummary
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from sklearn.metrics import brier_score_loss, confusion_matrix, log_loss, roc_au
 
 from whydrift.monitors.binning import fit_bins
 from whydrift.monitors.calibration import MESH, POINTS, split
+from whydrift.monitors.explained_sums import summarise
 from whydrift.monitors.performance import (
     SCORE_BINS,
     auroc,
@@ -26,7 +27,7 @@ from whydrift.monitors.performance import (
     x_cells,
 )
 from whydrift.monitors.streams import list_streams
-from whydrift.monitors.summary import Explained, Layout, Outcomes, merge, summarise
+from whydrift.monitors.summary import Explained, Layout, Outcomes, merge
 
 
 def mesh(p, amount=1.0):

@@ -11,8 +11,9 @@ from scipy import stats
 
 from soundness import walk
 from whydrift.monitors.attribution import moments
+from whydrift.monitors.explained_sums import summarise
 from whydrift.monitors.quality import agree, between_backgrounds, in_window, known, relative_error, stability
-from whydrift.monitors.summary import Explained, merge, summarise
+from whydrift.monitors.summary import Explained, merge
 from whydrift.monitors.verdict import FeatureSoundness, Soundness
 
 RNG = np.random.default_rng(11)

@@ -8,8 +8,9 @@ import pytest
 
 from whydrift.monitors.attribution import cells
 from whydrift.monitors.binning import BELOW, FAR, FeatureBins, fit_bins
+from whydrift.monitors.explained_sums import summarise
 from whydrift.monitors.shifts import Sums, atoms, fit_null, interval, moved, pool, sums
-from whydrift.monitors.summary import Explained, Layout, merge, summarise
+from whydrift.monitors.summary import Explained, Layout, merge
 
 WINDOWS, ROWS = 40, 500
 BINS = (

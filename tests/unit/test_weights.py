@@ -9,8 +9,9 @@ import pytest
 from whydrift.monitors.attribution import cell_rates, cells, moments
 from whydrift.monitors.binning import MISSING, fit_attribution_bins, fit_bins
 from whydrift.monitors.distances import counts
+from whydrift.monitors.explained_sums import summarise
 from whydrift.monitors.outcome_streams import losses, score_mesh
-from whydrift.monitors.summary import Explained, Group, Layout, Outcomes, merge, summarise, summarise_outcomes
+from whydrift.monitors.summary import Explained, Group, Layout, Outcomes, merge, summarise_outcomes
 
 NAMES = ("x", "y", "c")
 

@@ -34,19 +34,20 @@ import pyarrow as pa
 from whydrift.monitors.calibration import MESH, ScoreMesh
 from whydrift.monitors.calibration_multiclass import ClassMeshes
 from whydrift.monitors.dense import dense
+from whydrift.monitors.explained_sums import ADDITIVITY_TOLERANCE, summarise_explained
 from whydrift.monitors.links import softmax
 from whydrift.monitors.outcome_streams import score_mesh
 from whydrift.monitors.summary import (
-    ADDITIVITY_TOLERANCE,
     Explained,
     Layout,
+    Logged,
     Outcomes,
     WindowSummary,
     chunks,
     collect,
     loss_terms,
     merge,
-    summarise,
+    summarise_logged,
     summarise_outcomes,
 )
 from whydrift.monitors.summary_terms import held, mesh_terms, ones_where, term
@@ -85,14 +86,31 @@ def as_seen_by(frame: pd.DataFrame, layout: Layout) -> tuple[pd.DataFrame, ...]:
 
 
 def summarise_classes(batch: Explained, layout: Layout) -> WindowSummary:
-    """Reduce explained rows of a multiclass model, as `summarise` does those of others."""
+    """Reduce rows of a multiclass model that are all explained, as `summarise` does those of others."""
+    logged = Logged(batch.features, batch.prediction, batch.weight)
+    return merge([summarise_logged_classes(logged, layout), summarise_explained_classes(batch, layout)])
+
+
+def summarise_logged_classes(batch: Logged, layout: Layout) -> WindowSummary:
+    """Reduce what the log says of rows of a multiclass model, as `summarise_logged` does those of others."""
     if not len(batch.features):
         return WindowSummary.zero()
-    of_rows = summarise(_explained_of(batch, 0), heads(layout)[0])
-    parts = [_keep(of_rows, _OF_ROWS - {"quality"})]
+    of_rows = summarise_logged(replace(batch, prediction=batch.prediction[:, 0]), heads(layout)[0])
+    parts = [_keep(of_rows, _OF_ROWS)]
+    for part in chunks(batch):
+        w = held(part.weight, 1.0)
+        for number, name in enumerate(head_names(layout)):
+            parts.append(collect(mesh_terms(f"score{_MARK}{name}", "weight", part.prediction[:, number], w)))
+    return merge(parts)
+
+
+def summarise_explained_classes(batch: Explained, layout: Layout) -> WindowSummary:
+    """Reduce attributions of a multiclass model, as `summarise_explained` does those of others."""
+    if not len(batch.features):
+        return WindowSummary.zero()
+    parts = []
     for number, (head, name) in enumerate(zip(heads(layout), head_names(layout), strict=True)):
-        own = summarise(_explained_of(batch, number), replace(head, slices=()))
-        parts.append(_named(own, str(name)))
+        parts.append(_named(summarise_explained(_explained_of(batch, number), head), str(name)))
     return merge([*parts, *(_quality(part, layout) for part in chunks(batch))])
 
 

@@ -33,7 +33,8 @@ of a unit; what is summed, and each of its factors, is held within ±2**30 units
 | confusion   |       | column  | group    | of labelled rows, see `confusion`                           |
 
 Attributions and outputs are in units of `Layout.scale`, losses are squared errors in units of `Layout.loss_scale`.
-What a multiclass model has of these once a class, and what as a whole, says `class_sums`.
+The blocks attribution, phi, group, total and quality are those of `explained_sums`. What a multiclass model has of
+these once a class, and what as a whole, says `class_sums`.
 """
 
 from __future__ import annotations
@@ -47,7 +48,6 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy.special import expit
 
 from whydrift.monitors.binning import FeatureBins, assign, slice_names
 from whydrift.monitors.conformal import residual_terms
@@ -70,8 +70,6 @@ SCHEMA = pa.schema(
         ("lo", pa.int64()),
     ]
 )
-
-ADDITIVITY_TOLERANCE = 1e-3  # of the output's scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +126,15 @@ class Layout:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(bins.name for bins in self.features)
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """Rows as they were logged: `features` (n, p) frame, `weight` (n,), `prediction` (n,), or (n, C) of C classes."""
+
+    features: pd.DataFrame
+    prediction: FloatArray
+    weight: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,9 +234,9 @@ def count_golden(rows: int, outputs: int, attributions: int, features: Mapping[s
     return collect([*(term("golden", stat, np.array([n])) for stat, n in whole.items()), *own])
 
 
-def summarise(batch: Explained, layout: Layout) -> WindowSummary:
-    """Reduce explained rows: inputs, attributions, scores, slices and the explanations' quality."""
-    return merge(collect(_explained_terms(part, layout)) for part in chunks(batch))
+def summarise_logged(batch: Logged, layout: Layout) -> WindowSummary:
+    """Reduce what the log says of rows: inputs, scores and slices."""
+    return merge(collect(_logged_terms(part, layout)) for part in chunks(batch))
 
 
 def summarise_outcomes(batch: Outcomes, layout: Layout) -> WindowSummary:
@@ -239,45 +246,18 @@ def summarise_outcomes(batch: Outcomes, layout: Layout) -> WindowSummary:
     return merge(collect(_outcome_terms(part, layout)) for part in chunks(batch))
 
 
-_Batch = TypeVar("_Batch", Explained, Outcomes)
+_Batch = TypeVar("_Batch", Logged, Explained, Outcomes)
 
 
-def _explained_terms(batch: Explained, layout: Layout) -> Iterator[Rows]:
+def _logged_terms(batch: Logged, layout: Layout) -> Iterator[Rows]:
     w = held(batch.weight, 1.0)
     yield term("rows", "rows", np.ones_like(w))
     yield term("rows", "weight", w)
     yield term("rows", "weight2", w * w)
-    z = held(batch.values, layout.scale)
-    total = np.zeros_like(w)
-    for j in range(z.shape[1]):  # by column: a sum along rows could depend on the memory layout
-        total += np.abs(z[:, j])
-    for j, (bins, own) in enumerate(zip(layout.features, layout.attributions, strict=True)):
+    for bins in layout.features:
         cells = assign(bins, batch.features[bins.name])
         yield term("input", "rows", np.ones_like(w), name=bins.name, cells=cells)
         yield term("input", "weight", w, name=bins.name, cells=cells)
-        phi = np.ascontiguousarray(z[:, j])
-        yield term("attribution", "weight", w, name=bins.name, cells=cells)
-        for stat, terms in _attribution_terms(w, phi, total):
-            yield term("attribution", stat, terms, name=bins.name, cells=cells)
-        yield term("phi", "weight", w, name=bins.name, cells=assign(own, pd.Series(phi)))
-    for group in layout.groups:
-        phi = np.zeros_like(w)
-        for member in group.members:
-            phi += z[:, layout.names.index(member)]
-        for stat, terms in _attribution_terms(w, phi, total):
-            yield term("group", stat, terms, name=group.name)
-    output = held(batch.output, layout.scale)
-    base = held(np.full_like(w, batch.base), layout.scale)
-    for stat, terms in {
-        "absolute2": total * total,
-        "output": output,
-        "output2": output * output,
-    }.items():
-        yield term("total", stat, w * terms)
-    yield term("total", "weight", w)
-    yield term("total", "weight2", w * w)
-    yield term("total", "base", w * base)
-    yield from _quality_terms(batch, z, output, base, layout)
     if layout.task == "binary":
         yield from mesh_terms("score", "weight", batch.prediction, w)
     elif layout.predictions is not None:
@@ -287,41 +267,7 @@ def _explained_terms(batch: Explained, layout: Layout) -> Iterator[Rows]:
     yield from selection_terms(layout.fairness, batch.features, batch.prediction, w)
 
 
-def _attribution_terms(w: FloatArray, phi: FloatArray, total: FloatArray) -> Iterator[tuple[str, FloatArray]]:
-    """The sums from which means, shares and their variances are taken; all (n,)."""
-    size = np.abs(phi)
-    yield "value", w * phi
-    yield "square", w * phi * phi
-    yield "absolute", w * size
-    yield "cross", w * size * total
-
-
-def _quality_terms(
-    batch: Explained, z: FloatArray, output: FloatArray, base: FloatArray, layout: Layout
-) -> Iterator[Rows]:
-    explained = base.copy()
-    for j in range(z.shape[1]):
-        explained += z[:, j]
-    if layout.link == "logit":
-        difference = np.abs(expit(batch.output) - batch.prediction)
-    elif layout.task == "binary":
-        difference = np.abs(batch.output - batch.prediction)
-    else:
-        difference = np.abs(output - held(batch.prediction, layout.scale))
-    yield term("quality", "explained", np.ones_like(output))
-    residual = np.abs(explained - output)
-    yield term("quality", "not_additive", ones_where(residual > ADDITIVITY_TOLERANCE))
-    w = held(batch.weight, 1.0)
-    yield term("quality", "residual", w * residual)
-    yield term("quality", "residual2", w * residual * residual)
-    yield term("quality", "prediction_differs", ones_where(difference > layout.prediction_tolerance))
-    if batch.error is not None:
-        for j, name in enumerate(layout.names):
-            error = held(np.ascontiguousarray(batch.error[:, j]), layout.scale)
-            yield term("quality", "error2", w * error * error, name=name)
-
-
-def _slice_terms(batch: Explained, layout: Layout) -> Iterator[Rows]:
+def _slice_terms(batch: Logged, layout: Layout) -> Iterator[Rows]:
     missing = {name: ones_where(batch.features[name].isna().to_numpy()) for name in layout.names}
     for names, cells in _slice_columns(batch.features, layout):
         inside = cells >= 0  # what the baseline never saw belongs to no slice

@@ -13,8 +13,9 @@ from whydrift.monitors.class_sums import top_mesh
 from whydrift.monitors.comparison import Comparison, Contracts, Margins, PairedWindow, Side, compare
 from whydrift.monitors.contract_sums import Sums, read_sums
 from whydrift.monitors.expectations import summarise_contracts
+from whydrift.monitors.explained_sums import summarise
 from whydrift.monitors.outcome_streams import losses, score_mesh
-from whydrift.monitors.summary import Explained, Layout, WindowSummary, merge, summarise
+from whydrift.monitors.summary import Explained, Layout, WindowSummary, merge
 from whydrift.pipelines.errors import ConfigError, ModelError
 from whydrift.pipelines.explainers.protocol import Explainer, Explanation, answers
 from whydrift.pipelines.job import Job

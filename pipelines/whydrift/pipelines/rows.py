@@ -16,6 +16,7 @@ import pandas as pd
 from whydrift.monitors.class_sums import summarise_class_outcomes, summarise_classes
 from whydrift.monitors.conformal import fit_residual_edges
 from whydrift.monitors.expectations import Expectation, summarise_contracts
+from whydrift.monitors.explained_sums import summarise
 from whydrift.monitors.golden import Golden, compare
 from whydrift.monitors.summary import (
     Explained,
@@ -25,7 +26,6 @@ from whydrift.monitors.summary import (
     count_digests,
     count_set_aside,
     merge,
-    summarise,
     summarise_outcomes,
 )
 from whydrift.pipelines.config import Config
