@@ -49,6 +49,7 @@ from whydrift.pipelines.rows import (
     Summariser,
     explainer_digest,
     learn_residuals,
+    load_model,
     make_explainer,
     total_set_aside,
 )
@@ -102,7 +103,7 @@ def make(config: Config, registry: Registry, version: ModelVersion, *, approver:
         NoDataError: the period has no rows that fit the model's signature.
     """
     windows = list(split(config.baseline.start, config.baseline.end, config.window.every))
-    model = registry.load(version)
+    model = load_model(config, registry, version)
     log = LogReader(_whoever_served(config), version, model.features)
     records = [log.read(window) for window in progress(windows, "reading the reference period")]
     frame = pd.concat([r.frame for r in records], ignore_index=True)

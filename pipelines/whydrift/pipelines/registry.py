@@ -7,21 +7,24 @@ a tag of the model version, so that a file changed behind our back is found on l
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from whydrift.pipelines.errors import BaselineError, ModelError, StoreError, WhyDriftError, without_password
+from whydrift.pipelines.loading import differing, load_native
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mlflow import MlflowClient
+
+logger = logging.getLogger(__name__)
 
 BASELINE_PATH = "whydrift/baseline"
 BASELINE_TAG = "whydrift.baseline"
@@ -50,7 +53,7 @@ class ModelVersion:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """The native model, the kinds of its input columns, and the sha256 of its files."""
+    """The native model or the worker that holds it, the kinds of its input columns, and the sha256 of its files."""
 
     native: Any
     features: dict[str, Literal["number", "string"]]
@@ -98,19 +101,25 @@ class Registry:
         source = str(found.source)
         return source.removeprefix("models:/") if source.startswith("models:/m-") else None
 
-    def load(self, version: ModelVersion) -> LoadedModel:
-        """Download and load a model with its own flavour's loader; raises ModelError if it has no usable signature."""
+    def load(self, version: ModelVersion, open_model: Callable[[Path], Any] = load_native) -> LoadedModel:
+        """Download a model and open its folder, which is gone afterwards; by default with its own flavour's loader.
+
+        Raises:
+            ModelError: it cannot be opened, or has no usable signature.
+        """
         import mlflow
 
-        with self._reaching(f"load {version.uri}"), tempfile.TemporaryDirectory() as folder:
-            path = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.uri, dst_path=folder))
-            meta = mlflow.models.Model.load(str(path))
+        with tempfile.TemporaryDirectory() as folder:
+            with self._reaching(f"load {version.uri}"):
+                path = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.uri, dst_path=folder))
+                signature = mlflow.models.Model.load(str(path)).signature
+            features, digest = _features(signature, version.uri), _digest(path)
+            if open_model is load_native:
+                _warn_of_other_libraries(path, version.uri)
             try:
-                native = _native_loader(meta.flavors)(str(path))
-            except (ImportError, ValueError, TypeError, AttributeError) as error:
-                extra = " (pip install 'whydrift[neural]')" if "pytorch" in meta.flavors else ""
-                raise ModelError(f"{version.uri} cannot be loaded here: {error}{extra}") from error
-            return LoadedModel(native, _features(meta.signature, version.uri), _digest(path))
+                return LoadedModel(open_model(path), features, digest)
+            except ModelError as error:
+                raise ModelError(f"{version.uri}: {error}") from error
 
     def log_baseline(self, version: ModelVersion, folder: Path, digest: str) -> None:
         """Put a baseline's files into the model's artifacts and its digest into the version's tag."""
@@ -236,17 +245,14 @@ def _database_errors() -> tuple[type[Exception], ...]:
     return (SQLAlchemyError,)
 
 
-def _native_loader(flavors: Mapping[str, Any]) -> Callable[[str], Any]:
-    import mlflow
-
-    if "pytorch" in flavors:
-        return partial(mlflow.pytorch.load_model, map_location="cpu")
-    for flavor in ("xgboost", "lightgbm", "catboost", "sklearn"):
-        if flavor in flavors:
-            loader: Callable[[str], Any] = getattr(mlflow, flavor).load_model
-            return loader
-    pyfunc: Callable[[str], Any] = mlflow.pyfunc.load_model
-    return pyfunc
+def _warn_of_other_libraries(folder: Path, uri: str) -> None:
+    others = [f"{name} {then} (here {now})" for name, (then, now) in sorted(differing(folder).items())]
+    if others:
+        logger.warning(
+            "%s was recorded with %s; `explainer: {environment: model}` explains it with its own libraries",
+            uri,
+            ", ".join(others),
+        )
 
 
 def _features(signature: Any, uri: str) -> dict[str, Literal["number", "string"]]:

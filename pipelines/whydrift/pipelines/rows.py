@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -30,11 +30,14 @@ from whydrift.monitors.summary import (
 )
 from whydrift.pipelines.config import Config
 from whydrift.pipelines.contracts import expectations
+from whydrift.pipelines.environments import interpreter
 from whydrift.pipelines.errors import SchemaError
 from whydrift.pipelines.explainers.choose import choose
+from whydrift.pipelines.explainers.process import Worker
 from whydrift.pipelines.explainers.protocol import Explainer, FloatArray, answers
+from whydrift.pipelines.explainers.second import second_opinion
 from whydrift.pipelines.progress import progress
-from whydrift.pipelines.registry import LoadedModel, ModelVersion
+from whydrift.pipelines.registry import LoadedModel, ModelVersion, Registry
 from whydrift.pipelines.sources.records import (
     FeatureKind,
     Records,
@@ -203,12 +206,39 @@ def total_set_aside(records: Iterable[Records]) -> dict[str, int]:
     return dict(sum((Counter(r.set_aside) for r in records), Counter[str]()))
 
 
+def load_model(config: Config, registry: Registry, version: ModelVersion) -> LoadedModel:
+    """The model, in this process or in a worker of the environment that it records, as the configuration asks for.
+
+    Raises:
+        ModelError: it cannot be loaded, or its environment cannot be made.
+        ConfigError: the configuration asks for an environment, and there is no uv to make it.
+        StoreError: MLflow, or the package index, cannot be reached.
+    """
+    if config.explainer.environment == "inherit":
+        return registry.load(version)
+    return registry.load(version, lambda folder: Worker(interpreter(folder), folder))
+
+
 def make_explainer(config: Config, model: LoadedModel, background: pd.DataFrame) -> Explainer:
     """The explainer that the configuration asks for."""
-    return choose(
-        model.native,
+    make = model.native.choose if isinstance(model.native, Worker) else partial(choose, model.native)
+    return make(
         method=config.explainer.method,
         task=config.model.task,
+        background=background,
+        features=list(model.features),
+        classes=config.model.classes,
+    )
+
+
+def make_second(config: Config, model: LoadedModel, first: Explainer, background: pd.DataFrame) -> Explainer:
+    """Another explainer than the first, in the space of its link."""
+    native = model.native
+    make = native.second_opinion if isinstance(native, Worker) else partial(second_opinion, native)
+    return make(
+        first=first.name,
+        task=config.model.task,
+        link=first.link,
         background=background,
         features=list(model.features),
         classes=config.model.classes,

@@ -173,6 +173,11 @@ class Explainer(Section):
         "permutation", "kernel",
     ] = "auto"  # fmt: skip
     background_rows: int = Field(100, ge=1, le=1000, description="Baseline rows that the absent features come from.")
+    environment: Literal["inherit", "model"] = Field(
+        "inherit",
+        description="Libraries that load and explain the model. inherit: those that whydrift runs with. model: those"
+        " that MLflow recorded with it, in a process and an environment of its own, which uv makes once.",
+    )
 
 
 class Baseline(Section):

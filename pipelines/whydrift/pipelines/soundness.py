@@ -20,14 +20,9 @@ from whydrift.monitors.quality import agree, between_backgrounds, known, stabili
 from whydrift.monitors.verdict import FeatureSoundness, MethodAgreement, Soundness
 from whydrift.pipelines.config import Config
 from whydrift.pipelines.errors import ModelError
-from whydrift.pipelines.explainers.columns import Columns
-from whydrift.pipelines.explainers.kernel import KernelExplainer
-from whydrift.pipelines.explainers.lime import LimeExplainer
-from whydrift.pipelines.explainers.permutation import PermutationExplainer
-from whydrift.pipelines.explainers.prediction import predictor
 from whydrift.pipelines.explainers.protocol import Explainer, FloatArray
 from whydrift.pipelines.registry import LoadedModel
-from whydrift.pipelines.rows import make_explainer
+from whydrift.pipelines.rows import make_explainer, make_second
 
 ROWS = 100
 BACKGROUNDS = 5
@@ -152,16 +147,8 @@ def _second_opinion(
 ) -> MethodAgreement | None:
     """Another explainer in the space of the one in use; None where the model is beyond it."""
     background = background.head(_SECOND_BACKGROUND)
-    columns = Columns.of(background, list(model.features))
-    native = getattr(model.native, "best_estimator_", model.native)
-    predict = predictor(native, config.model.task, columns, background, config.model.classes)
-    second: PermutationExplainer | LimeExplainer
-    if isinstance(explainer, PermutationExplainer | KernelExplainer):
-        second = LimeExplainer.of(predict, columns, explainer.link, background)
-        cost = second.neighbours
-    else:
-        second = PermutationExplainer.of(predict, columns, explainer.link, background)
-        cost = 2 * background.size
+    second = make_second(config, model, explainer, background)
+    cost = int(second.parameters.get("neighbours", 2 * background.size))
     few = rows.head(max(1, _PREDICTIONS // cost))
     try:
         other = _explain(second, few)

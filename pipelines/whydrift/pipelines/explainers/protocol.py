@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit
 
-from whydrift.monitors.class_sums import softmax
+from whydrift.monitors.links import softmax
 from whydrift.pipelines.errors import ModelError
 
 FloatArray = npt.NDArray[np.float64]
