@@ -23,7 +23,7 @@ from whydrift.pipelines.explainers.columns import Columns
 from whydrift.pipelines.explainers.loss_attribution import BACKGROUND, LossExplainer, explain_losses, fit_sampling
 from whydrift.pipelines.explainers.losses import Loss, brier, find_loss
 from whydrift.pipelines.explainers.prediction import predictor
-from whydrift.pipelines.sections import LossAttribution
+from whydrift.pipelines.loss_section import LossAttribution
 
 NAMES = ["a", "b", "c", "d"]
 COHORT = (datetime(2026, 3, 2, tzinfo=UTC), datetime(2026, 3, 3, tzinfo=UTC))

@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from whydrift.pipelines.contracts import Expected, mistakes
 from whydrift.pipelines.errors import ConfigError
+from whydrift.pipelines.loss_section import LossAttribution
 from whydrift.pipelines.sections import (
     Allowance,
     Baseline,
@@ -30,7 +31,6 @@ from whydrift.pipelines.sections import (
     InferenceLog,
     Job,
     Labels,
-    LossAttribution,
     MLflow,
     Model,
     Mute,

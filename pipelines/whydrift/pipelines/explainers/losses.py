@@ -15,7 +15,7 @@ import numpy as np
 
 from whydrift.pipelines.errors import ConfigError, ModelError
 from whydrift.pipelines.explainers.protocol import FloatArray, Task
-from whydrift.pipelines.sections import LossAttribution
+from whydrift.pipelines.loss_section import LossAttribution
 
 _LEAST = 1e-15  # a probability below it would cost infinitely much
 
