@@ -37,8 +37,8 @@ def test_a_shuffled_feed_is_named(project):
     after, broken = told(project, DAYS[4])
     assert (before["loss"], before["background_rows"], before["left_out"]) == ("brier", 20, 0)
     assert before["cohort_start"] == "2024-02-01T00:00:00Z"
-    assert 130 < before["rows"] < 250
-    assert before["rate"] == pytest.approx(200 / 250, rel=0.02)
+    assert 40 < before["rows"] < 85
+    assert before["rate"] == pytest.approx(60 / 250, rel=0.02)
     for one in (before, after):
         assert sum(f["value"] for f in one["features"]) == pytest.approx(one["mean"] - one["expected"], abs=1e-7)
     assert all(abs(f["effect"]) < 3 for f in quiet.values())
@@ -94,17 +94,18 @@ def test_probability_and_a_loss_of_ones_own(own_registry):
     project.configure(
         explainer={"space": "probability", "background_rows": 5},
         loss_attribution={"loss": "user_losses:cost", "rows": 50},
-        inference_log={"prediction_tolerance": 1e-4},
+        baseline={"start": "2024-01-30"},  # two days, which are quick to sample
     )
     assert project.run("baseline").code == 0
-    for day in DAYS[:3]:
-        assert project.window("run", day).code in (0, 1)
+    assert project.window("run", DAYS[2]).code == 0
     verdict = project.verdict(DAYS[2])
+    assert verdict["findings"] == []
     assert verdict["score"]["unit"] == "probability"
     assert 0 < verdict["score"]["mean"] < 1
     assert verdict["soundness"]["explainer"] == "permutation"
     assert verdict["loss_attribution"]["loss"] == "user_losses:cost"
     assert verdict["loss_attribution"]["rate"] == pytest.approx(50 / 250, rel=0.02)
+    assert verdict["loss_attribution"]["baseline_mean"] is None
 
     project.configure(loss_attribution={"loss": "user_losses:absent"})
     result = project.run("baseline")
