@@ -136,7 +136,7 @@ def test_every_block_of_a_full_verdict_is_there_in_order(make_verdict):
     ]
     roles = [t for t in page.texts if t in ("Diagnosis.", "Validation.", "Knowledge.")]
     assert len(roles) == len(page.heads), "each block says which question it answers"
-    assert page.tags.count("svg") == 4
+    assert page.tags.count("svg") == 5
 
 
 def test_numbers_are_rounded_for_people(make_verdict):
