@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -62,7 +62,7 @@ def gate(job: Job, candidate: str, windows: Sequence[Window]) -> GateResult:
             " explain against; log the column, promote with a new baseline, and compare from then on"
         )
     explainer = make_explainer(config, model, job.baseline.background[list(model.features)])
-    champion = job.summariser
+    champion = replace(job.summariser, losses=None)  # the gate compares losses and does not explain them
     both = LogReader(config, job.version, {**model.features, **champion.log.features})
     paired = [
         _pair(champion, explainer, list(model.features), both, window) for window in progress(windows, "comparing")

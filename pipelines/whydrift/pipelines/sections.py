@@ -178,6 +178,11 @@ class Explainer(Section):
         description="Libraries that load and explain the model. inherit: those that whydrift runs with. model: those"
         " that MLflow recorded with it, in a process and an environment of its own, which uv makes once.",
     )
+    space: Literal["margin", "probability"] = Field(
+        "margin",
+        description="Where the attributions of a classifier add up. margin: log-odds, or what its model adds up itself."
+        " probability: the prediction; only forests do so exactly, other models are sampled (permutation).",
+    )
 
 
 class Baseline(Section):

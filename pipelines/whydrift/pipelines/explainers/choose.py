@@ -26,7 +26,7 @@ from whydrift.pipelines.explainers.linear import LinearModel
 from whydrift.pipelines.explainers.native import XGBoostTrees, is_xgboost, xgboost_link
 from whydrift.pipelines.explainers.permutation import PermutationExplainer
 from whydrift.pipelines.explainers.prediction import Predict, predictor
-from whydrift.pipelines.explainers.protocol import Explainer, Explanation, Link, Task, UnsuitedError, answers
+from whydrift.pipelines.explainers.protocol import Explainer, Explanation, Link, Space, Task, UnsuitedError, answers
 from whydrift.pipelines.explainers.tree import SklearnTrees
 
 # XGBoost computes in float32; what is looked for here is a wrong algorithm, whose errors are of order 1.
@@ -97,6 +97,7 @@ def choose(
     background: pd.DataFrame,
     features: Sequence[str],
     classes: Sequence[str] = (),
+    space: Space = "margin",
 ) -> Explainer:
     """Make the explainer of a model.
 
@@ -109,6 +110,7 @@ def choose(
         background: Baseline rows (b, p); absent features take their values from here where the family needs it.
         features: Names of the p features, in the order that the attributions are to have.
         classes: Of a multiclass model, in the order of its outputs.
+        space: `probability` for attributions of a classifier that add up to its prediction itself.
 
     Raises:
         ModelError: no explainer fits, or not the one that was asked for; the message says why.
@@ -121,12 +123,28 @@ def choose(
     refusals = []
     for family in _AUTO if method == "auto" else {method} & FAMILIES.keys():
         try:
-            return _checked(FAMILIES[family](model, task, columns, background), predict, background)
+            explainer = FAMILIES[family](model, task, columns, background)
+            _check_space(explainer, space)
+            return _checked(explainer, predict, background)
         except UnsuitedError as error:
             refusals.append(f"{family}: {error}")
     if method != "auto" and method not in SAMPLERS:
         raise ModelError(f"no {method} explainer for this {type(model).__name__}. {'; '.join(refusals)}. {_HELP}")
-    return SAMPLERS["permutation" if method == "auto" else method](predict, columns, _SAMPLED[task], background)
+    link: Link = "identity" if space == "probability" else _SAMPLED[task]
+    return SAMPLERS["permutation" if method == "auto" else method](predict, columns, link, background)
+
+
+def _check_space(explainer: EncodedExplainer, space: Space) -> None:
+    """That the attributions add up where they are to; of trees only forests' do so in probability.
+
+    shap's TreeExplainer offers the probability of boosted trees as well, and spreads it over the features as the margin
+    is spread, once for each background row: that adds up, and is not the Shapley value of the probability.
+
+    Raises:
+        UnsuitedError: they do not.
+    """
+    if space == "probability" and explainer.link != "identity":
+        raise UnsuitedError(f"{explainer.name} adds up in the margin, and explainer.space asks for probability")
 
 
 _SAMPLED: dict[Task, Link] = {"binary": "logit", "regression": "identity", "multiclass": "softmax"}

@@ -17,6 +17,7 @@ from whydrift.pipelines.errors import ModelError
 FloatArray = npt.NDArray[np.float64]
 Task = Literal["binary", "regression", "multiclass"]
 Link = Literal["logit", "identity", "softmax"]
+Space = Literal["margin", "probability"]
 
 
 class UnsuitedError(ModelError):
