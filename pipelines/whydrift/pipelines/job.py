@@ -44,7 +44,7 @@ class Job:
     @cached_property
     def summariser(self) -> Summariser:
         model = self.registry.load(self.version)
-        explainer = make_explainer(self.config, model, self.baseline.background)
+        explainer = make_explainer(self.config, model, self.baseline.background, self.baseline.usual_rows)
         log = LogReader(self.config, self.version, model.features)
         return Summariser(log, explainer, self.baseline.layout, model.digest, self.baseline.golden)
 

@@ -203,8 +203,8 @@ def total_set_aside(records: Iterable[Records]) -> dict[str, int]:
     return dict(sum((Counter(r.set_aside) for r in records), Counter[str]()))
 
 
-def make_explainer(config: Config, model: LoadedModel, background: pd.DataFrame) -> Explainer:
-    """The explainer that the configuration asks for."""
+def make_explainer(config: Config, model: LoadedModel, background: pd.DataFrame, rows: int) -> Explainer:
+    """The explainer that the configuration asks for; `rows` are those of a usual window, which the baseline fixes."""
     return choose(
         model.native,
         method=config.explainer.method,
@@ -212,6 +212,8 @@ def make_explainer(config: Config, model: LoadedModel, background: pd.DataFrame)
         background=background,
         features=list(model.features),
         classes=config.model.classes,
+        perturbation=config.explainer.perturbation,
+        rows=rows,
     )
 
 

@@ -169,7 +169,27 @@ class Explainer(Section):
     """How rows are explained."""
 
     method: Literal["auto", "native", "tree", "linear", "permutation"] = "auto"
-    background_rows: int = Field(100, ge=1, le=1000, description="Baseline rows that the absent features come from.")
+    perturbation: Literal["path_dependent", "interventional"] = Field(
+        "path_dependent",
+        description="Of trees, where absent features come from: the training rows that took the same paths, or the"
+        " background. Other models take the background.",
+    )
+    background_rows: int = Field(
+        100,
+        ge=1,
+        le=50_000,
+        description="Baseline rows that the absent features come from; more than 1,000 are for interventional trees,"
+        " and sampling takes the first 1,000.",
+    )
+
+    @model_validator(mode="after")
+    def _has_use_for_its_background(self) -> Self:
+        trees = self.perturbation == "interventional" and self.method in {"auto", "tree"}
+        if self.background_rows > 1000 and not trees:
+            raise ValueError(
+                "background_rows: more than 1,000 need perturbation: interventional and method: auto or tree"
+            )
+        return self
 
 
 class Baseline(Section):

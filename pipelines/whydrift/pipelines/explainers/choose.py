@@ -1,8 +1,9 @@
 """Which explainer fits a model.
 
-`auto` takes the first that fits: the model's own contributions, the closed form of a linear model, TreeSHAP, and
-for everything else sampling. What fits is tried, not believed: an exact explainer is accepted only if, on the
-background, its attributions add up to its output and its output gives the model's predictions.
+`auto` takes the cheapest of those that are exact: the closed form of a linear model, and of trees the library's own
+contributions, Shapley values computed from the trees' arrays, or shap's, whichever a measured model of costs says
+for a usual window; for everything else it samples. What fits is tried, not believed: an exact explainer is accepted
+only if, on the background, its attributions add up to its output and its output gives the model's predictions.
 """
 
 from __future__ import annotations
@@ -10,38 +11,37 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from whydrift.pipelines.errors import ModelError
+from whydrift.pipelines.explainers.case import Candidate, Case, Core, Perturbation
 from whydrift.pipelines.explainers.columns import Columns, digest
-from whydrift.pipelines.explainers.encoding import Encoding, split
+from whydrift.pipelines.explainers.encoding import Encoding
 from whydrift.pipelines.explainers.linear import LinearModel
-from whydrift.pipelines.explainers.native import XGBoostTrees, is_xgboost, xgboost_link
 from whydrift.pipelines.explainers.permutation import PermutationExplainer
 from whydrift.pipelines.explainers.prediction import Predict, predictor
 from whydrift.pipelines.explainers.protocol import Explainer, Explanation, Link, Task, UnsuitedError, answers
-from whydrift.pipelines.explainers.tree import SklearnTrees
+from whydrift.pipelines.explainers.tree_families import native, shap, shapley
+from whydrift.pipelines.explainers.trees import refusals
+
+Method = Literal["auto", "native", "tree", "linear", "permutation"]
 
 # XGBoost computes in float32; what is looked for here is a wrong algorithm, whose errors are of order 1.
 _TOLERANCE = 1e-4
+_TRIED = 1000  # rows of the background that an explainer is tried on
+_SAMPLED_BACKGROUND = 1000  # rows of it that sampling takes, whose cost grows with them
+_USUAL_ROWS = 10_000
 
 _HELP = (
-    "Supported are XGBoost models (native), linear models and scikit-learn's tree models, also behind column-wise"
-    " preprocessing (linear, tree), and anything with predict_proba or predict (permutation). To add a family, write"
-    " a class with `explain` as in explainers/linear.py and name it in FAMILIES of explainers/choose.py."
+    "Supported are XGBoost, LightGBM and CatBoost models (native, tree), scikit-learn's HistGradientBoosting,"
+    " GradientBoosting, RandomForest, ExtraTrees and DecisionTree (tree) and linear models (linear), also behind"
+    " column-wise preprocessing, and anything with predict_proba or predict (permutation). To add a family of trees,"
+    " write a class like those in explainers/forests/ and name it in explainers/trees.py; to add any other family, a"
+    " class with `explain` as in explainers/linear.py, and name it in FAMILIES of explainers/choose.py."
 )
-
-
-class Core(Protocol):
-    """An explainer of encoded rows, as the final estimator takes them."""
-
-    @property
-    def link(self) -> Link: ...
-
-    def explain(self, encoded: Any) -> Explanation: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class EncodedExplainer:
             return Explanation(np.empty((0, *heads, len(self.columns.names))), self.base, np.empty((0, *heads)))
         try:
             encoded = self.core.explain(self.encoding.encode(frame))
-        except (TypeError, ValueError) as error:
+        except refusals() as error:
             raise ModelError(f"{self.name}: the model refuses the rows: {error}") from error
         return self.encoding.decode(encoded, len(self.columns.names))
 
@@ -79,22 +79,28 @@ class EncodedExplainer:
 def choose(
     model: object,
     *,
-    method: Literal["auto", "native", "tree", "linear", "permutation"],
+    method: Method,
     task: Task,
     background: pd.DataFrame,
     features: Sequence[str],
     classes: Sequence[str] = (),
+    perturbation: Perturbation = "path_dependent",
+    rows: int = _USUAL_ROWS,
 ) -> Explainer:
     """Make the explainer of a model.
 
     Args:
-        model: What MLflow's own flavour loads: XGBoost, scikit-learn, or an object with predict_proba or predict.
-        method: A family, or `auto` for the first that fits.
+        model: What MLflow's own flavour loads: XGBoost, LightGBM, CatBoost, scikit-learn, or an object with
+            predict_proba or predict.
+        method: A family, or `auto` for the cheapest that fits.
         task: `binary` where the model gives the probability of the positive class, `regression` for a value,
             `multiclass` for a probability of each class.
         background: Baseline rows (b, p); absent features take their values from here where the family needs it.
         features: Names of the p features, in the order that the attributions are to have.
         classes: Of a multiclass model, in the order of its outputs.
+        perturbation: Of trees, where absent features take their values from: the training rows that took the same
+            paths, or all of the background.
+        rows: Of a usual window; the same number has to be given for all windows that are to be compared.
 
     Raises:
         ModelError: no explainer fits, or not the one that was asked for; the message says why.
@@ -103,48 +109,55 @@ def choose(
     if columns.frame(background).empty:
         raise ModelError("the explainer's background has no rows or no features")
     model = getattr(model, "best_estimator_", model)  # of a hyperparameter search
-    predict = predictor(model, task, columns, background, classes)
-    refusals = []
-    for family in FAMILIES if method == "auto" else {method} & FAMILIES.keys():
+    predict = predictor(model, task, columns, background.head(_TRIED), classes)
+    case = Case(model, task, columns, background, perturbation, rows)
+    why_not: list[str] = []
+    for candidate in _candidates(case, method, why_not):
         try:
-            return _checked(FAMILIES[family](model, task, columns, background), predict, background)
+            return _checked(_explainer(case, candidate), predict, background.head(_TRIED))
         except UnsuitedError as error:
-            refusals.append(f"{family}: {error}")
+            why_not.append(str(error))
     if method not in {"auto", "permutation"}:
-        raise ModelError(f"no {method} explainer for this {type(model).__name__}. {'; '.join(refusals)}. {_HELP}")
-    return PermutationExplainer.of(predict, columns, _SAMPLED[task], background)
+        raise ModelError(f"no {method} explainer for this {type(model).__name__}. {'; '.join(why_not)}. {_HELP}")
+    return PermutationExplainer.of(predict, columns, _SAMPLED[task], background.head(_SAMPLED_BACKGROUND))
 
 
 _SAMPLED: dict[Task, Link] = {"binary": "logit", "regression": "identity", "multiclass": "softmax"}
 
 
-def _native(model: Any, task: Task, columns: Columns, _background: pd.DataFrame) -> EncodedExplainer:
-    estimator = model.steps[-1][1] if hasattr(model, "steps") else model
-    if not is_xgboost(estimator):
-        raise UnsuitedError(f"{type(estimator).__name__} has no contributions of its own that are known here")
-    trees = XGBoostTrees.of(estimator, xgboost_link(estimator, task))
-    return EncodedExplainer("xgboost:pred_contribs", trees, columns, split(model, columns), _versions("xgboost"))
+def _candidates(case: Case, method: Method, why_not: list[str]) -> list[Candidate]:
+    """All that may fit, the cheapest first; why others do not is added to `why_not`."""
+    candidates = []
+    for name, ask in FAMILIES.items():
+        if method not in {"auto", name.partition(":")[0]}:
+            continue
+        try:
+            candidates.append(ask(case))
+        except UnsuitedError as error:
+            why_not.append(f"{name}: {error}")
+    return sorted(candidates, key=lambda candidate: candidate.seconds)
 
 
-def _linear(model: Any, task: Task, columns: Columns, background: pd.DataFrame) -> EncodedExplainer:
-    encoding = split(model, columns)
-    frame = columns.frame(background)
-    core = LinearModel.of(encoding.estimator, task, encoding.encode(frame))
-    return EncodedExplainer("linear", core, columns, encoding, {"background": digest(frame), **_versions("sklearn")})
+def _linear(case: Case) -> Candidate:
+    encoded = case.encoding.encode(case.frame)
+    core = LinearModel.of(case.encoding.estimator, case.task, encoded)
+    return Candidate("linear", 0, lambda: core, ("sklearn",), uses_background=True)
 
 
-def _tree(model: Any, task: Task, columns: Columns, _background: pd.DataFrame) -> EncodedExplainer:
-    encoding = split(model, columns)
-    core = SklearnTrees.of(encoding.estimator, task)
-    return EncodedExplainer("shap:tree", core, columns, encoding, _versions("shap", "sklearn"))
-
-
-# What `auto` tries, in this order, before it samples.
-FAMILIES: dict[str, Callable[[Any, Task, Columns, pd.DataFrame], EncodedExplainer]] = {
-    "native": _native,
+# What `auto` tries before it samples, the cheapest first. The part before the colon is the configured method.
+FAMILIES: dict[str, Callable[[Case], Candidate]] = {
     "linear": _linear,
-    "tree": _tree,
+    "native": native,
+    "tree:shapley": shapley,
+    "tree:shap": shap,
 }
+
+
+def _explainer(case: Case, candidate: Candidate) -> EncodedExplainer:
+    parameters = _versions(*candidate.libraries)
+    if candidate.uses_background:
+        parameters["background"] = digest(case.frame)
+    return EncodedExplainer(candidate.name, candidate.make(), case.columns, case.encoding, parameters)
 
 
 def _versions(*modules: str) -> dict[str, str]:

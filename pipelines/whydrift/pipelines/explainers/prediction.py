@@ -11,8 +11,8 @@ import pandas as pd
 from whydrift.pipelines.errors import ModelError
 from whydrift.pipelines.explainers.columns import Columns
 from whydrift.pipelines.explainers.encoding import as_input, single_threaded, split
-from whydrift.pipelines.explainers.native import XGBoostTrees, is_xgboost
 from whydrift.pipelines.explainers.protocol import FloatArray, Task
+from whydrift.pipelines.explainers.trees import library, read_library, refusals
 
 Predict = Callable[[pd.DataFrame], FloatArray]
 
@@ -61,8 +61,8 @@ def _check_order(model: Any, classes: Sequence[str]) -> None:
 
 
 def _answer(model: Any, task: Task, columns: Columns) -> Callable[[pd.DataFrame], Any]:
-    if is_xgboost(model):
-        trees, encoding = XGBoostTrees.of(model, "identity"), split(model, columns)
+    if library(model) is not None:
+        trees, encoding = read_library(model, task), split(model, columns)
         return lambda frame: trees.predict(encoding.encode(frame))
     method = "predict_proba" if task != "regression" and hasattr(model, "predict_proba") else "predict"
     if not hasattr(model, method):
@@ -77,7 +77,7 @@ def _answer(model: Any, task: Task, columns: Columns) -> Callable[[pd.DataFrame]
 def _check(predict: Predict, model: Any, task: Task, frame: pd.DataFrame) -> None:
     try:
         values = predict(frame)
-    except (TypeError, ValueError) as error:
+    except refusals() as error:
         raise ModelError(f"{type(model).__name__} cannot predict the background rows: {error}") from error
     if task == "regression":
         return
