@@ -13,7 +13,7 @@ from whydrift.pipelines.explainers.columns import Columns
 from whydrift.pipelines.explainers.costs import seconds, sizes
 from whydrift.pipelines.explainers.encoding import Encoding, split
 from whydrift.pipelines.explainers.forest import Forest
-from whydrift.pipelines.explainers.protocol import Explanation, FloatArray, Link, Task
+from whydrift.pipelines.explainers.protocol import Explanation, FloatArray, Link, Task, UnsuitedError
 from whydrift.pipelines.explainers.trees import Trees, read_trees
 
 Perturbation = Literal["path_dependent", "interventional"]
@@ -56,8 +56,11 @@ class Case:
 
     @cached_property
     def forest(self) -> Forest:
-        """The trees as arrays."""
-        return self.trees.forest()
+        """The trees as arrays; UnsuitedError where the library writes them in another form than we know."""
+        try:
+            return self.trees.forest()
+        except (KeyError, IndexError, ValueError) as error:
+            raise UnsuitedError(f"the trees of this {type(self.model).__name__} cannot be read: {error!r}") from error
 
     @cached_property
     def _sizes(self) -> FloatArray:

@@ -39,8 +39,7 @@ def sizes(forest: Forest) -> FloatArray:
     depths, leaves = np.zeros(forest.roots.size), np.zeros(forest.roots.size)
     for depth, level in enumerate(forest.levels()):
         found = level[forest.left[level] < 0]
-        held = np.maximum(1, np.count_nonzero(forest.value[found]))
-        sums += held * np.array([1, depth, depth**2, 2.0 ** min(depth, _MOST)])
+        sums += np.count_nonzero(forest.value[found]) * np.array([1, depth, depth**2, 2.0 ** min(depth, _MOST)])
         np.add.at(depths, tree[found], depth)
         np.add.at(leaves, tree[found], 1)
     paths = float((depths / leaves).sum())

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-import numpy as np
-
 from whydrift.pipelines.errors import ModelError
 from whydrift.pipelines.explainers.case import Candidate, Case, Core
 from whydrift.pipelines.explainers.protocol import UnsuitedError
@@ -43,10 +41,12 @@ def shapley(case: Case) -> Candidate:
     def make() -> Core:
         from whydrift.pipelines.explainers.shapley_trees import ShapleyTrees
 
-        if case.interventional:
-            values = ShapleyTrees.interventional(forest, case.encoded, np.ones(len(case.encoded)))
-        else:
-            values = ShapleyTrees.path_dependent(forest)
+        if not case.interventional:
+            return ForestTrees(trees, link, ShapleyTrees.path_dependent(forest))
+        try:
+            values = ShapleyTrees.interventional(forest, case.encoded)
+        except ValueError as error:  # a path through too many features
+            raise UnsuitedError(str(error)) from error
         return ForestTrees(trees, link, values)
 
     libraries = (_module(case.encoding.estimator), "numba")

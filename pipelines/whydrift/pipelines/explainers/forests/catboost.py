@@ -61,12 +61,18 @@ class CatBoostTrees:
         return _LINKS[self.task]
 
     def explain(self, encoded: Any) -> Explanation:
-        """CatBoost's own attributions of rows with the model's columns, in its order."""
+        """CatBoost's own attributions of rows with the model's columns, in its order.
+
+        Raises:
+            UnsuitedError: the trees are not oblivious; then those of CatBoost 1.2 do not always add up, see
+                https://github.com/catboost/catboost/issues/1703.
+        """
+        if self.model.get_all_params().get("grow_policy", "SymmetricTree") != "SymmetricTree":
+            raise UnsuitedError("CatBoost's own attributions are right for symmetric trees only")
         pool = self._pool(encoded)
-        # Without the mode, CatBoost takes another way for a few rows than for many.
-        contributions = np.asarray(
-            self.model.get_feature_importance(pool, type="ShapValues", shap_mode="UsePreCalc"), dtype=np.float64
-        )
+        # Left to itself, CatBoost takes another way for a few rows than for many.
+        answer = self.model.get_feature_importance(pool, type="ShapValues", shap_mode="UsePreCalc")
+        contributions = np.asarray(answer, dtype=np.float64)
         return Explanation(
             np.ascontiguousarray(contributions[..., :-1]), as_base(contributions[0, ..., -1]), self._raw(pool)
         )

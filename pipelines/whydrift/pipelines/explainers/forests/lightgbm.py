@@ -19,8 +19,8 @@ from whydrift.pipelines.explainers.protocol import Explanation, FloatArray, Link
 
 _IDENTITY = frozenset({"regression", "regression_l1", "huber", "fair", "quantile", "mape", "custom"})
 _BY_SET, _DEFAULT_LEFT = 1, 2  # bits of a node's decision_type; the next two are how it knows a missing value
-_ZERO, _NAN = 1, 2
-_NEAR_ZERO = 1e-35  # kZeroThreshold
+_ZERO, _SET = 1, -1
+_NEAR_ZERO = float(np.float32(1e-35))  # kZeroThreshold: what is no larger counts as zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class LightGBMTrees:
 
     String columns become the codes of the categories of the training frame, which the booster keeps; a category that
     it never saw becomes missing, as LightGBM itself does it. Predictions stop at the best iteration, as is its default.
+    `kinds` are, by feature, how its nodes decide.
     """
 
     booster: Any
@@ -36,12 +37,14 @@ class LightGBMTrees:
     header: dict[str, str]
     trees: list[dict[str, str]]
     parameters: dict[str, str]
+    kinds: dict[int, set[int]]
 
     @classmethod
     def of(cls, model: Any, task: Task) -> LightGBMTrees:
         """Read a Booster or one of LightGBM's scikit-learn classes."""
         booster = model.booster_ if hasattr(model, "booster_") else model
-        return cls(booster, task, *_sections(booster.model_to_string()))
+        header, trees, parameters = _sections(booster.model_to_string())
+        return cls(booster, task, header, trees, parameters, _kinds(trees))
 
     def link(self) -> Link:
         """How the raw score gives the prediction.
@@ -87,14 +90,15 @@ class LightGBMTrees:
 
     def matrix(self, encoded: Any) -> FloatArray:
         """The numbers that the trees compare, (n, q): NaN where a node goes its default way, or past its sets."""
-        rows = self._numbers(encoded).copy()
-        for feature, kinds in self._kinds().items():
+        rows = self._numbers(encoded)
+        rows = np.where(np.abs(rows) <= _NEAR_ZERO, 0.0, rows)
+        for feature, kinds in self.kinds.items():
             column = rows[:, feature]
-            if kinds == {"set"}:
+            if kinds == {_SET}:
                 column[:] = np.trunc(column)
                 column[column < 0] = np.nan
             elif kinds == {_ZERO}:
-                column[np.abs(column) <= _NEAR_ZERO] = np.nan
+                column[column == 0] = np.nan
         return rows
 
     def forest(self) -> Forest:
@@ -105,7 +109,7 @@ class LightGBMTrees:
         """
         if any(tree.get("is_linear") == "1" for tree in self.trees):
             raise UnsuitedError("LightGBM's linear_tree has a linear model in each leaf; constants are supported")
-        if any(_ZERO in kinds and len(kinds) > 1 for kinds in self._kinds().values()):
+        if any(_ZERO in kinds and len(kinds) > 1 for kinds in self.kinds.values()):
             raise UnsuitedError("a column of the LightGBM model has trees with and without zero_as_missing")
         return _forest(self.trees, self._outputs, self._scale)
 
@@ -120,14 +124,6 @@ class LightGBMTrees:
 
     def _predict(self, rows: FloatArray, **kind: bool) -> FloatArray:
         return np.asarray(self.booster.predict(rows, **kind), dtype=np.float64)
-
-    def _kinds(self) -> dict[int, set[int | str]]:
-        """By feature how its nodes decide: by a set, or by which kind of missing value."""
-        kinds: dict[int, set[int | str]] = {}
-        for tree in self.trees:
-            for feature, decision in zip(_ints(tree, "split_feature"), _ints(tree, "decision_type"), strict=True):
-                kinds.setdefault(int(feature), set()).add("set" if decision & _BY_SET else int(decision >> 2) & 3)
-        return kinds
 
     def _numbers(self, encoded: Any) -> FloatArray:
         known = self.booster.pandas_categorical or []
@@ -150,6 +146,17 @@ class LightGBMTrees:
             f"the LightGBM model has the categories of {known} columns, and {len(strings)} of the features are strings;"
             " log the model with a signature that has its category columns as strings"
         )
+
+
+def _kinds(trees: list[dict[str, str]]) -> dict[int, set[int]]:
+    """By feature how its nodes decide: by which kind of missing value (0 none, 1 zero, 2 NaN), or by a set."""
+    kinds: dict[int, set[int]] = {}
+    for tree in trees:
+        decisions = _ints(tree, "decision_type")
+        found = np.where(decisions & _BY_SET, _SET, (decisions >> 2) & 3)
+        for feature, kind in {*zip(_ints(tree, "split_feature").tolist(), found.tolist(), strict=True)}:
+            kinds.setdefault(feature, set()).add(kind)
+    return kinds
 
 
 def _codes(values: pd.Series[Any], categories: list[Any] | None) -> FloatArray:
