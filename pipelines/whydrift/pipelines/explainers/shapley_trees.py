@@ -123,13 +123,18 @@ class ShapleyTrees:
         chunks = [(rows, share[i : i + _CHUNK].copy()) for i, rows in _columns(trees, background)]
         tables = _plan(trees, chunks, table_bytes)
         if tables is None:
-            raise ValueError(f"a path of a tree asks more than {MOST_BITS} features, too many for interventional values")
+            raise ValueError(
+                f"a path of a tree asks more than {MOST_BITS} features, too many for interventional values"
+            )
         if tables.kept is not None:
             tables, part = _filled(tables, threads)
             return cls(trees, forest.base + part, forest.base, threads, tables)
         with ThreadPoolExecutor(threads) as pool:
             outputs = list(pool.map(partial(_walked, trees), [rows for rows, _ in chunks]))
-        mean = sum(((output * part).sum(axis=1) for output, (_, part) in zip(outputs, chunks, strict=True)), np.zeros_like(forest.base))
+        mean = sum(
+            ((output * part).sum(axis=1) for output, (_, part) in zip(outputs, chunks, strict=True)),
+            np.zeros_like(forest.base),
+        )
         return cls(trees, forest.base + mean, forest.base, threads, tables)
 
     def explain(self, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -228,14 +233,18 @@ def _plan(trees: Trees, background: Chunks, table_bytes: int) -> Tables | None:
         if blocks is None:
             return None
         start = table_starts(trees, blocks)
-        if 8 * start[-1] <= table_bytes:
-            break
+        if 8 * start[-1] <= table_bytes or limit == _LIMITS[-1]:
+            return Tables(trees, blocks, start, _cut(start), background, [] if 8 * start[-1] <= table_bytes else None)
+    raise AssertionError
+
+
+def _cut(start: IntArray) -> tuple[Span, ...]:
+    """Spans of blocks whose tables are read together."""
     cuts = [0]
-    for k in range(1, blocks.node.size):
+    for k in range(1, start.size - 1):
         if 8 * (start[k + 1] - start[cuts[-1]]) > _GROUP_BYTES:
             cuts.append(k)
-    spans = tuple(zip(cuts, [*cuts[1:], blocks.node.size], strict=True))
-    return Tables(trees, blocks, start, spans, background, [] if 8 * start[-1] <= table_bytes else None)
+    return tuple(zip(cuts, [*cuts[1:], start.size - 1], strict=True))
 
 
 def _filled(tables: Tables, threads: int) -> tuple[Tables, FloatArray]:

@@ -80,7 +80,9 @@ def lay_out(forest: Forest) -> Trees:
     parent[left[inner]] = inner
     parent[right[inner]] = inner
     end = _ends(left, right)
-    if not np.array_equal(end[first[:-1]], first[1:]) or (parent[inner] >= inner).any():
+    near, far = np.minimum(left, right)[inner], np.maximum(left, right)[inner]
+    in_order = np.array_equal(near, inner + 1) and np.array_equal(far, end[near])
+    if not in_order or not np.array_equal(np.flatnonzero(parent < 0), first[:-1]):
         raise ValueError("the nodes of each tree have to stand together, in depth-first order, the root first")
     feature, threshold, category = _ints(forest.feature), _floats(forest.threshold), _ints(forest.category)
     missing_left = np.require(forest.missing_left, np.uint8, ["C", "W"])
@@ -109,11 +111,11 @@ def lay_out(forest: Forest) -> Trees:
 
 
 def _ints(numbers: npt.ArrayLike) -> IntArray:
-    return np.require(numbers, np.int64, ["C", "W"])  # type: ignore[call-overload, no-any-return]
+    return np.require(numbers, np.int64, ["C", "W"])
 
 
 def _floats(numbers: npt.ArrayLike) -> FloatArray:
-    return np.require(numbers, np.float64, ["C", "W"])  # type: ignore[call-overload, no-any-return]
+    return np.require(numbers, np.float64, ["C", "W"])
 
 
 def _shares(cover: FloatArray, parent: IntArray) -> FloatArray:
@@ -135,7 +137,7 @@ def _heads(value: FloatArray, first: IntArray) -> IntArray:
 def _ends(left: IntArray, right: IntArray) -> IntArray:
     end = np.empty(left.size, np.int64)
     for node in range(left.size - 1, -1, -1):
-        end[node] = node + 1 if left[node] < 0 else max(end[left[node]], end[right[node]])
+        end[node] = node + 1 if left[node] < 0 else end[max(left[node], right[node])]
     return end
 
 
@@ -162,9 +164,9 @@ def _conditions(
             known = latest[feature[node]]
             while known >= 0:
                 other = asker[known]
-                if category[node] == category[other] and missing_left[node] == missing_left[other]:
-                    if category[node] >= 0 or threshold[node] == threshold[other]:
-                        break
+                same = category[node] >= 0 or threshold[node] == threshold[other]
+                if same and category[node] == category[other] and missing_left[node] == missing_left[other]:
+                    break
                 known = before[known]
             if known < 0:
                 known = count

@@ -80,7 +80,7 @@ def _descend(state: ByteArray, factor: FloatArray, above: FloatArray, product: F
 
 @kernel
 def _ascend(
-    state: ByteArray, factor: FloatArray, below: FloatArray, fresh: bool, total: FloatArray, credit: FloatArray
+    state: ByteArray, factor: FloatArray, below: FloatArray, fresh: int, total: FloatArray, credit: FloatArray
 ) -> None:
     one, two = factor[4], factor[5]
     for r in range(state.size):
@@ -99,7 +99,7 @@ def _leaf(
     factor: FloatArray,
     value: float,
     above: FloatArray,
-    fresh: bool,
+    fresh: int,
     total: FloatArray,
     credit: FloatArray,
 ) -> None:
@@ -194,9 +194,7 @@ def _add_tree(
 
 
 @kernel
-def add_path_values(
-    trees: Trees, quadrature: FloatArray, longest: int, rows: FloatArray, sums: FloatArray
-) -> None:
+def add_path_values(trees: Trees, quadrature: FloatArray, longest: int, rows: FloatArray, sums: FloatArray) -> None:
     """Add the values of n rows (q, n) to their sums (C, q + 1, n); `quadrature` (2, K) has nodes and weights."""
     points, heads = quadrature.shape[1], trees.value.shape[1]
     most = 0

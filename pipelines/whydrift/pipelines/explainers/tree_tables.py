@@ -119,6 +119,18 @@ def _met(trees: Trees, inside: Inside, i: int, met: FloatArray) -> None:
 
 
 @kernel
+def _transform(grid: FloatArray, count: int, t: float) -> None:
+    """From the weights of the background's patterns to the integrand at t for the row's patterns, in place."""
+    for k in range(count):
+        step = 1 << k
+        for high in range(0, 1 << count, 2 * step):
+            for j in range(high, high + step):
+                absent, present = grid[j], grid[j + step]
+                grid[j] = (1.0 - t) * present
+                grid[j + step] = t * absent + present
+
+
+@kernel
 def _integrate(background: FloatArray, count: int, quadrature: FloatArray, values: FloatArray) -> None:
     """Shapley values (count, 2^count) of a leaf of value 1, from the weight of each pattern in the background.
 
@@ -137,13 +149,7 @@ def _integrate(background: FloatArray, count: int, quadrature: FloatArray, value
         met = 1.0 / t
         for j in range(size):
             grid[j] = weight * background[j]
-        for k in range(count):
-            step = 1 << k
-            for high in range(0, size, 2 * step):
-                for j in range(high, high + step):
-                    absent, present = grid[j], grid[j + step]
-                    grid[j] = (1.0 - t) * present
-                    grid[j + step] = t * absent + present
+        _transform(grid, count, t)
         for k in range(count):
             step = 1 << k
             line = values[k]
