@@ -82,7 +82,8 @@ _LAYOUT = TypeAdapter(Layout)
 class Baseline:
     """A baseline as it is used: its id is the sha256 over its files' digests.
 
-    `golden` is a sample of its rows with their answers.
+    `golden` is a sample of its rows with their answers. `usual_rows` are those of a usual window: the choice of an
+    explainer hangs on them, and has to be the same for all windows.
     """
 
     id: str
@@ -90,6 +91,7 @@ class Baseline:
     windows: tuple[BaselineWindow, ...]
     cells: WindowSummary
     background: pd.DataFrame
+    usual_rows: int
     golden: Golden
     soundness: Soundness
     digests: dict[str, str]
@@ -115,7 +117,8 @@ def make(config: Config, registry: Registry, version: ModelVersion, *, approver:
             f" signature of {version.uri}; {_why_none(config, records)}"
         )
     background = _sample(frame, config.explainer.background_rows, salt="background")[list(model.features)]
-    explainer = make_explainer(config, model, background)
+    usual_rows = _usual_rows(records)
+    explainer = make_explainer(config, model, background, usual_rows)
     few, many = _sample(frame, _EXPLAINED, salt="scale"), _sample(frame, _CORRELATED, salt="groups")
     layout = fit_layout(config, model, explainer, few, many, frame)
     losses = make_loss_explainer(config, model, background)
@@ -134,19 +137,26 @@ def make(config: Config, registry: Registry, version: ModelVersion, *, approver:
         path = Path(folder)
         golden = explain_golden(_sample(frame, GOLDEN_ROWS, salt="golden")[list(model.features)], explainer)
         spare = _sample(frame, BACKGROUNDS * config.explainer.background_rows, salt="backgrounds")
-        (path / _SOUNDNESS).write_bytes(to_json(measure(config, model, explainer, background, golden, spare)))
+        (path / _SOUNDNESS).write_bytes(
+            to_json(measure(config, model, explainer, background, golden, spare, usual_rows))
+        )
         _write_summaries(path / _SUMMARIES, made)
         (path / _CELLS).write_bytes(merge([cells, learn_arrivals(late, cohorts)]).to_bytes())
         for name, table in ((_BACKGROUND, background), (_GOLDEN, golden)):
             pq.write_table(pa.Table.from_pandas(table, preserve_index=False), path / name, compression="zstd")
         digests = {"model": model.digest, "explainer": explainer_digest(explainer)}
         calibrated = calibrate(config, made, late.layout, digests)
-        manifest = _manifest(config, version, explainer, late.layout, path, digests, calibrated)
+        manifest = _manifest(config, version, explainer, late.layout, path, digests, calibrated, usual_rows)
         manifest["approved_by"] = approver
         (path / _MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         registry.log_baseline(version, path, manifest["id"])
     logger.info("baseline %s of %s: %d windows, %d rows", manifest["id"][:16], version.uri, len(made), len(frame))
     return str(manifest["id"])
+
+
+def _usual_rows(records: Sequence[Records]) -> int:
+    """The median of the windows that have any."""
+    return int(np.median([len(r.frame) for r in records if len(r.frame)]))
 
 
 def _whoever_served(config: Config) -> Config:
@@ -209,6 +219,7 @@ def load(config: Config, registry: Registry, version: ModelVersion) -> Baseline:
             windows=_read_summaries(path / _SUMMARIES),
             cells=WindowSummary.from_bytes((path / _CELLS).read_bytes()),
             background=pq.read_table(path / _BACKGROUND).to_pandas(),
+            usual_rows=manifest["usual_rows"],
             golden=read_golden(path / _GOLDEN, layout),
             soundness=from_json((path / _SOUNDNESS).read_bytes()),
             digests={"model": manifest["model_digest"], "explainer": manifest["explainer_digest"]},
@@ -280,6 +291,7 @@ def _manifest(
     folder: Path,
     digests: dict[str, str],
     calibrated: dict[str, Any] | None,
+    usual_rows: int,
 ) -> dict[str, Any]:
     manifest: dict[str, Any] = {
         "schema_version": MANIFEST_VERSION,
@@ -294,6 +306,7 @@ def _manifest(
         "end": config.baseline.end.isoformat(),
         "window_seconds": _seconds(config),
         "labels": config.labels is not None,
+        "usual_rows": usual_rows,
         "calibrated": calibrated,
         "layout": _dump(layout),
         "files": {name: _sha256(folder / name) for name in (_SUMMARIES, _CELLS, _BACKGROUND, _GOLDEN, _SOUNDNESS)},

@@ -44,7 +44,7 @@ class Job:
     @cached_property
     def summariser(self) -> Summariser:
         model = load_model(self.config, self.registry, self.version)
-        explainer = make_explainer(self.config, model, self.baseline.background)
+        explainer = make_explainer(self.config, model, self.baseline.background, self.baseline.usual_rows)
         log = LogReader(self.config, self.version, model.features)
         losses = make_loss_explainer(self.config, model, self.baseline.background)
         return Summariser(log, explainer, self.baseline.layout, model.digest, self.baseline.golden, losses)

@@ -237,8 +237,8 @@ def load_model(config: Config, registry: Registry, version: ModelVersion) -> Loa
     return registry.load(version, lambda folder: Worker(interpreter(folder), folder))
 
 
-def make_explainer(config: Config, model: LoadedModel, background: pd.DataFrame) -> Explainer:
-    """The explainer that the configuration asks for."""
+def make_explainer(config: Config, model: LoadedModel, background: pd.DataFrame, rows: int) -> Explainer:
+    """The explainer that the configuration asks for; `rows` are those of a usual window, which the baseline fixes."""
     make = model.native.choose if isinstance(model.native, Worker) else partial(choose, model.native)
     return make(
         method=config.explainer.method,
@@ -246,6 +246,8 @@ def make_explainer(config: Config, model: LoadedModel, background: pd.DataFrame)
         background=background,
         features=list(model.features),
         classes=config.model.classes,
+        perturbation=config.explainer.perturbation,
+        rows=rows,
         space=config.explainer.space,
     )
 
