@@ -2,9 +2,10 @@
 
     .venv/bin/python benchmarks/attributions/fit_costs.py
 
-Every explainer is timed on models of several sizes: what it takes once, and by explained row. Non-negative least
-squares of the relative errors give the seconds by each size of the trees. Seconds are those of the processor, all
-threads together, since all of them use all cores; a machine that does other work as well then measures much the same.
+Every explainer is timed on models of several sizes: what it takes once, and by explained row, which goes to a table
+beside this file. Least squares of ratios then give the seconds by each size of the trees (with --measured, from the
+table as it is). Seconds are those of the processor, all threads together, since all explainers use all cores; a machine
+that does other work as well then measures much the same.
 """
 
 from __future__ import annotations
@@ -25,17 +26,20 @@ import lightgbm
 import numpy as np
 import pandas as pd
 import xgboost
-from scipy.optimize import nnls
+from scipy.optimize import least_squares
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifier
 
 from whydrift.pipelines.explainers.case import Candidate, Case, Perturbation
 from whydrift.pipelines.explainers.columns import Columns
-from whydrift.pipelines.explainers.costs import Cost, sizes
+from whydrift.pipelines.explainers.costs import sizes
+from whydrift.pipelines.explainers.protocol import UnsuitedError
 from whydrift.pipelines.explainers.tree_families import native, shap, shapley
 
 TABLE = Path(__file__).parents[2] / "pipelines/whydrift/pipelines/explainers/cost_table.py"
-LONG = 0.3  # seconds that a measurement takes at least
+MEASURED = Path(__file__).with_suffix(".csv")
+LONG = 0.15  # seconds that a measurement takes at least
 RNG = np.random.default_rng(0)
+SIZES = ["one", "path", "leaves", "depth", "squares", "patterns"]
 NAMES = [f"f{i}" for i in range(20)]
 ROWS = pd.DataFrame(RNG.normal(size=(20_000, 20)), columns=NAMES).mask(RNG.random((20_000, 20)) < 0.02)
 VALUE = (ROWS.fillna(0) @ RNG.normal(size=20) + 3 * ROWS["f0"].fillna(0) * ROWS["f1"].fillna(0)).to_numpy()
@@ -64,24 +68,22 @@ def ask(model: Any, perturbation: Perturbation, background: int) -> Case:
 
 
 def measure(case: Case, candidate: Candidate) -> tuple[float, float]:
-    """Seconds once, and seconds by row."""
+    """Seconds once, those of a call among them, and seconds by row."""
     begin = process_time()
     core = candidate.make()
-    once, few, many = process_time() - begin, 1, 1
-    encoded = [case.encoding.encode(ROWS)]
+    once, many = process_time() - begin, 1
+    encoded = case.encoding.encode(ROWS)
 
     def explain(count: int) -> float:
-        rows = encoded[0].iloc[:count] if hasattr(encoded[0], "iloc") else encoded[0][:count]
+        rows = encoded.iloc[:count] if hasattr(encoded, "iloc") else encoded[:count]
         start = process_time()
         core.explain(rows)
         return process_time() - start
 
-    explain(1)
-    while (took := explain(many)) < LONG and many < len(ROWS):
-        many *= 2
-    many = min(many, len(ROWS))
-    first = min(explain(few), explain(few))
-    by_row = max(took - first, 1e-9) / max(1, many - few)
+    first = min(explain(1), explain(1))
+    while (took := explain(many)) < first + LONG and many < len(ROWS):
+        many = min(2 * many, len(ROWS))
+    by_row = max(took - first, 1e-7 * many) / max(1, many - 1)
     return once + max(0.0, first - by_row), by_row
 
 
@@ -107,24 +109,28 @@ def use(name: str) -> None:
     family(case).make().explain(case.encoding.encode(ROWS[:10]))
 
 
-def fit(measured: list[tuple[np.ndarray, int, float]]) -> tuple[list[float], list[float]]:
-    """Coefficients of the sizes, and of the sizes times background rows, from (sizes, background rows, seconds)."""
-    design = np.array([np.concatenate([size, background * size]) for size, background, _ in measured])
-    seconds = np.maximum([found for *_, found in measured], 1e-9)
-    relative = design / seconds[:, None]
-    scale = np.where(relative.any(axis=0), relative.max(axis=0), 1.0)
-    found = nnls(relative / scale, np.ones(len(seconds)))[0] / scale
-    misfit = design @ found / seconds
-    print(f"    estimated by measured: {', '.join(f'{ratio:.2f}' for ratio in misfit)}")
-    half = design.shape[1] // 2
-    return found[:half].tolist(), found[half:].tolist()
+def fit(measured: pd.DataFrame, what: str) -> tuple[list[float], list[float]]:
+    """Coefficients of the sizes, and of the sizes times background rows, by least squares of the ratios' logarithms."""
+    size = measured[SIZES].to_numpy()
+    design = np.column_stack([size, size * measured[["background"]].to_numpy()])
+    seconds = measured[what].to_numpy()
+    used = np.flatnonzero(design.any(axis=0))
+    start = np.log(np.median(seconds) / len(used) / np.median(design[:, used], axis=0))
+    found = least_squares(lambda x: np.log(design[:, used] @ np.exp(x) / seconds), start, bounds=(-60, 5)).x
+    coefficients = np.zeros(design.shape[1])
+    coefficients[used] = np.exp(found)
+    # What adds less than a hundredth to every estimate is nothing.
+    share = design * coefficients / (design @ coefficients)[:, None]
+    coefficients[share.max(axis=0) < 0.01] = 0
+    print(f"    {what}: estimated by measured {np.round(design @ coefficients / seconds, 2).tolist()}")
+    return coefficients[: len(SIZES)].tolist(), coefficients[len(SIZES) :].tolist()
 
 
-def main() -> None:
-    once: dict[str, list[tuple[np.ndarray, int, float]]] = {}
-    by_row: dict[str, list[tuple[np.ndarray, int, float]]] = {}
+def measure_all() -> pd.DataFrame:
+    """A line for each model, explainer and size of the background."""
     for name in ("trees:path_dependent", "trees:interventional", "shap:path_dependent"):
         use(name)  # compiled and loaded; first_use counts that
+    lines = []
     for model in models():
         for perturbation, backgrounds in (("path_dependent", (1,)), ("interventional", (20, 100, 1000))):
             for background in backgrounds:
@@ -134,30 +140,33 @@ def main() -> None:
                         continue  # a minute a model, and linear in the background
                     try:
                         candidate = family(case)
-                        took = measure(case, candidate)
-                    except Exception as error:  # noqa: BLE001 - whatever a family refuses is not measured
-                        print(f"  {type(model).__name__} {family.__name__} {perturbation}: {error}")
+                        once, row = measure(case, candidate)
+                    except UnsuitedError:
                         continue
-                    name = candidate.name.partition(":")[0]
-                    key = name if family is native else f"{name}:{perturbation}"
+                    own = candidate.name.partition(":")[0]
+                    name = own if family is native else f"{own}:{perturbation}"
                     used = background if perturbation == "interventional" else 0
-                    size = sizes(case.forest)
-                    once.setdefault(key, []).append((size, used, took[0]))
-                    by_row.setdefault(key, []).append((size, used, took[1]))
-                    print(
-                        f"  {type(model).__name__:30} {key:25} {used:5} once {took[0]:.3f} s, {1 / took[1]:9.0f} rows/s"
-                    )
-    lines = ['"""Written by benchmarks/attributions/fit_costs.py; what it means is in costs.py."""', "", "SECONDS = {"]
-    for key in sorted(once):
-        print(key)
-        setting, by_background = fit(once[key])
-        row, pair = fit(by_row[key])
-        setting[0] += 0.0 if ":" not in key else first_use(key)
-        cost = Cost(*(tuple(float(f"{number:.3g}") for number in part) for part in (setting, by_background, row, pair)))
-        lines.append(f'    "{key}": {tuple(getattr(cost, part) for part in ("once", "background", "row", "pair"))},')
-    TABLE.write_text("\n".join([*lines, "}", ""]), encoding="utf-8")
+                    line = [name, type(model).__name__, used, once, row, *sizes(case.forest)]
+                    print(*line[:3], f"once {once:.3f} s, {1 / row:.0f} rows/s")
+                    lines.append(line)
+    return pd.DataFrame(lines, columns=["explainer", "model", "background", "once", "row", *SIZES])
+
+
+def main() -> None:
+    if "--measured" not in sys.argv:
+        measured = measure_all()
+        first = {name: first_use(name) if ":" in name else 0.0 for name in measured["explainer"].unique()}
+        measured.assign(first_use=measured["explainer"].map(first)).to_csv(MEASURED, index=False, float_format="%.6g")
+    text = ['"""Written by benchmarks/attributions/fit_costs.py; what it means is in costs.py."""', "", "SECONDS = {"]
+    for name, lines in pd.read_csv(MEASURED).groupby("explainer"):
+        print(name)
+        (once, background), (row, pair) = fit(lines, "once"), fit(lines, "row")
+        once[0] += lines["first_use"].iloc[0]
+        parts = (tuple(float(f"{number:.2g}") for number in part) for part in (once, background, row, pair))
+        text.append(f'    "{name}": {tuple(parts)},')
+    TABLE.write_text("\n".join([*text, "}", ""]), encoding="utf-8")
     subprocess.run([sys.executable, "-m", "ruff", "format", "-q", str(TABLE)], check=True)
 
 
 if __name__ == "__main__":
-    use(sys.argv[1]) if sys.argv[1:] else main()
+    use(sys.argv[1]) if sys.argv[1:] and sys.argv[1] != "--measured" else main()

@@ -6,10 +6,11 @@ import sys
 
 import lightgbm
 import numpy as np
+import pandas as pd
 import pytest
 import xgboost
 from pydantic import ValidationError
-from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifier
+from sklearn.ensemble import ExtraTreesRegressor, RandomForestClassifier
 from sklearn.linear_model import LinearRegression
 
 from tree_models import NUMBERS, TARGETS
@@ -48,8 +49,10 @@ def test_seconds_are_linear_in_rows_and_background():
         few, more, most = (seconds(name, forest, rows, 50) for rows in (0, 100, 200))
         assert 0 <= few <= more <= most
         assert most - more == pytest.approx(more - few)
-    assert seconds("trees:interventional", forest, 10, 50_000) < 3 * seconds("trees:interventional", forest, 10, 1000)
-    assert seconds("shap:interventional", forest, 10, 1000) > 5 * seconds("shap:interventional", forest, 10, 100)
+    few, many = (seconds("trees:interventional", forest, 10**6, size) for size in (1000, 50_000))
+    assert many < 1.25 * few
+    few, many = (seconds("shap:interventional", forest, 10**6, size) for size in (100, 1000))
+    assert many > 5 * few
 
 
 def test_a_few_rows_go_to_the_library_and_many_to_the_kernels(booster):
@@ -87,14 +90,24 @@ def test_without_numba(monkeypatch, booster):
     monkeypatch.setitem(sys.modules, "numba", None)
     assert take(booster, usual=10**6).name == "xgboost:pred_contribs"
     forest = RandomForestClassifier(5, max_depth=4).fit(NUMBERS, TARGETS["binary"])
-    assert take(forest, task="binary").name == "shap:tree"
-    assert take(booster, perturbation="interventional").name == "shap:tree"
-    with pytest.raises(ModelError, match="needs numba: pip install 'whydrift\\[fast\\]'"):
-        take(HistGradientBoostingRegressor(max_iter=3).fit(FULL, TARGETS["regression"]), rows=FULL, method="tree",
-             perturbation="interventional")  # fmt: skip
+    for model, task, perturbation in (
+        (forest, "binary", "path_dependent"),
+        (booster, "regression", "interventional"),
+    ):
+        with pytest.raises(ModelError, match="needs numba: pip install 'whydrift\\[fast\\]'"):
+            take(model, task=task, perturbation=perturbation)
+    assert take(forest, task="binary", method="permutation").name == "permutation"
+
+
+def test_paths_through_many_features_are_left_to_shap(monkeypatch):
+    wide = pd.DataFrame(np.random.default_rng(0).normal(size=(400, 25)), columns=[f"f{i}" for i in range(25)])
+    target = wide.to_numpy() @ np.arange(25)
+    model = ExtraTreesRegressor(2, max_features=1, random_state=0).fit(wide, target)
+    assert take(model, rows=wide, background=10, perturbation="interventional", usual=10**6).name == "shap:tree"
+    assert take(model, rows=wide, usual=10**6).name == "trees:path_dependent"
     monkeypatch.setitem(sys.modules, "shap", None)
-    with pytest.raises(ModelError, match="needs numba"):
-        take(forest, task="binary")
+    with pytest.raises(ModelError, match=r"shap is not installed.*more than 14 features"):
+        take(model, rows=wide, background=10, perturbation="interventional", method="tree")
 
 
 def test_linear_trees_are_left_to_sampling():

@@ -29,8 +29,8 @@ COUNT = np.exp(VALUE)
 QUIET = {"iterations": 10, "verbose": 0, "allow_writing_files": False}
 
 
-def take(model, rows, task="regression", method="tree", **more):
-    return choose(model, method=method, task=task, background=rows[:50], features=list(rows.columns), **more)
+def take(model, rows, task="regression", method="tree", usual=10_000):
+    return choose(model, method=method, task=task, background=rows[:50], features=list(rows.columns), rows=usual)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def take(model, rows, task="regression", method="tree", **more):
          "loss exponential has a link of its own"),
         (lambda: HistGradientBoostingRegressor(max_iter=3, loss="poisson").fit(FULL, COUNT), FULL, "regression",
          "loss poisson has a link of its own"),
-        (lambda: IsolationForest(3).fit(FULL), FULL, "regression", "no tree model that is known here"),
+        (lambda: IsolationForest(n_estimators=3).fit(FULL), FULL, "regression", "no tree model that is known here"),
     ],
 )  # fmt: skip
 def test_refused_with_the_reason_and_what_is_supported(model, rows, task, message):
@@ -89,7 +89,7 @@ def test_a_forest_of_several_targets():
 
 def test_what_no_array_of_numbers_can_say_is_left_to_the_library():
     model = catboost.CatBoostRegressor(**QUIET, cat_features=["k"], one_hot_max_size=2).fit(STRINGS, VALUE)
-    assert take(model, ROWS, method="auto", rows=10**6).name == "catboost:ShapValues"
+    assert take(model, ROWS, method="auto", usual=10**6).name == "catboost:ShapValues"
 
 
 def test_a_start_that_is_a_number_is_none_of_its_own():

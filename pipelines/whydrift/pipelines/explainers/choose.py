@@ -226,7 +226,7 @@ def _checked(explainer: EncodedExplainer, predict: Predict, background: pd.DataF
     """The explainer, if it is right about the background.
 
     Raises:
-        UnsuitedError: it is not, e.g. shap's TreeExplainer on HistGradientBoosting with categorical splits.
+        UnsuitedError: it is not, e.g. of a class that changes what its base class predicts.
     """
     try:
         explanation = explainer.explain(background)

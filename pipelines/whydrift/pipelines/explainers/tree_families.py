@@ -54,18 +54,21 @@ def shapley(case: Case) -> Candidate:
 
 
 def shap(case: Case) -> Candidate:
-    """What shap gives, where the other two cannot."""
+    """What shap gives, where the other two cannot.
+
+    Raises:
+        ModelError: numba is not installed, and there is nobody else.
+    """
     trees, estimator = case.trees, case.encoding.estimator
     trees.link()
     if library(estimator) is not None and not case.interventional:
         raise UnsuitedError("shap's path-dependent values of this library are the library's own")
+    if find_spec("numba") is None:  # which shap needs as well; sampling would be right, and a thousand times slower
+        raise ModelError("explaining this tree model needs numba: pip install 'whydrift[fast]'")
+    if find_spec("shap") is None:
+        raise UnsuitedError("shap is not installed: pip install 'whydrift[shap]'")
     if (case.forest.category >= 0).any():
         raise UnsuitedError("shap takes categorical splits for numeric ones")
-    if find_spec("shap") is None:
-        if find_spec("numba") is None:
-            raise ModelError("explaining this tree model needs numba (or shap): pip install 'whydrift[fast]'")
-        raise UnsuitedError("shap is not installed")
-
     cost = case.seconds(f"shap:{case.perturbation}")
     libraries = ("shap", _module(estimator))
     return Candidate(

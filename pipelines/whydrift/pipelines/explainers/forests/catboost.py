@@ -221,12 +221,10 @@ def _oblivious(tree: dict[str, Any], features: _Features) -> _Tree:
 def _grown(tree: dict[str, Any], features: _Features) -> _Tree:
     """A tree that was grown by depth or by loss; parents come before their children."""
     nodes, left, right = [tree], [-1], [-1]
-    for here in range(10**9):
-        if here == len(nodes):
-            break
-        if "split" in nodes[here]:
+    for here, node in enumerate(nodes):  # which grows meanwhile
+        if "split" in node:
             left[here], right[here] = len(nodes), len(nodes) + 1
-            nodes += [nodes[here]["left"], nodes[here]["right"]]
+            nodes += [node["left"], node["right"]]
             left += [-1, -1]
             right += [-1, -1]
     cover = [0.0 if "split" in node else float(node["weight"]) for node in nodes]
