@@ -129,6 +129,8 @@ class ShapleyTrees:
             raise ValueError(
                 f"a path of a tree asks more than {MOST_BITS} features, too many for interventional values"
             )
+        if 8 * tables.start[-1] > _MOST_BYTES:
+            raise ValueError(f"interventional values take {tables.start[-1] >> 27} GiB of tables, made at each call")
         if tables.kept is not None:
             tables, part = _filled(tables, threads)
             return cls(trees, forest.base + part, forest.base, threads, tables)
@@ -231,16 +233,17 @@ def _quadrature(features: int) -> FloatArray:
 
 def _plan(trees: Trees, background: Chunks, table_bytes: int) -> Tables | None:
     """Blocks with the longest patterns whose tables fit; None if even a leaf's pattern is too long."""
-    for limit in (*_LIMITS, _UNLIMITED):
-        blocks = find_blocks(trees, limit)
-        if blocks is None:
-            return None
-        start = table_starts(trees, blocks)
-        fits = 8 * start[-1] <= table_bytes
-        plan = Tables(trees, blocks, start, _cut(start), background, [] if fits else None)
-        if fits:
+    smallest = find_blocks(trees, _LIMITS[-1])
+    if smallest is None:
+        return None
+    blocks, start = smallest, table_starts(trees, smallest)
+    fits = bool(8 * start[-1] <= table_bytes)
+    for limit in _LIMITS[:-1] if fits else (_UNLIMITED,):
+        larger = find_blocks(trees, limit)
+        if larger is not None and (not fits or 8 * table_starts(trees, larger)[-1] <= table_bytes):
+            blocks, start = larger, table_starts(trees, larger)
             break
-    return plan
+    return Tables(trees, blocks, start, _cut(start), background, [] if fits else None)
 
 
 def _cut(start: IntArray) -> tuple[Span, ...]:
