@@ -103,13 +103,20 @@ def place(index: CellIndex, values: list[Column], part: slice, kernels: Kernels)
     for j, (bins, column) in enumerate(zip(index.bins, values, strict=True)):
         start = int(index.starts[j])
         if bins.numeric:
-            numbers = _numbers(column, part)
+            numbers = frozen(_numbers(column, part))
             thresholds = index.thresholds32 if numbers.dtype == np.float32 else index.thresholds
             kernels.find_places(numbers, thresholds[j], start, int(index.missing[j]), places[j])
         else:
             cells = assign(bins, pd.Series(column).iloc[part])
             places[j] = start + np.where(cells >= 0, cells, np.where(cells == MISSING, 1, 0) + len(bins.categories))
     return places
+
+
+def frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A view that cannot be written to: kernels are compiled for such arrays, and would be again for others."""
+    view = array.view()
+    view.setflags(write=False)
+    return view
 
 
 def _numbers(column: Column, part: slice) -> npt.NDArray[Any]:

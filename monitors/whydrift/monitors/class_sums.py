@@ -204,9 +204,7 @@ def _named(summary: WindowSummary, name: str) -> WindowSummary:
 
 def _answer_terms(batch: Explained, layout: Layout, added: Sequence[ByRow]) -> Iterator[Rows]:
     """How many rows are explained, and in how many any class is explained or answered otherwise than it should be."""
-    missed = [
-        not_additive(rows, held(batch.output[:, number], layout.scale)) for number, rows in enumerate(added)
-    ]
+    missed = [not_additive(rows, held(batch.output[:, number], layout.scale)) for number, rows in enumerate(added)]
     answer = softmax(batch.output) if layout.link == "softmax" else batch.output
     differs = np.asarray((np.abs(answer - batch.prediction) > layout.prediction_tolerance).any(axis=1))
     yield term("quality", "explained", np.ones(len(batch.output)))

@@ -17,7 +17,7 @@ import pandas as pd
 
 from whydrift.monitors import sum_arrays
 from whydrift.monitors.binning import FeatureBins, slice_names
-from whydrift.monitors.cell_index import CellIndex, Column, columns, index_cells, place
+from whydrift.monitors.cell_index import CellIndex, Column, columns, frozen, index_cells, place
 from whydrift.monitors.sum_arrays import STATS, Attributed, ByRow, Kernels
 from whydrift.monitors.summary_terms import CHUNK, NO_CELL, Rows, Weight, held, weigh
 
@@ -118,7 +118,7 @@ def reduce_rows(
     sums = done[0][0]
     for other, _ in done[1:]:
         for array, more in zip(sums.arrays(), other.arrays(), strict=True):
-            array += more
+            np.add(array, more, out=array)
     return [*chain.from_iterable(rows for _, rows in done), *_tables(task, sums)]
 
 
@@ -142,19 +142,22 @@ def _nothing(head: Head, own: CellIndex, cells: int) -> Attributed:
 
 
 def _reduce(task: _Task, kernels: Kernels, parts: list[slice]) -> tuple[_Sums, list[Rows]]:
-    sums, found = task.zero(), []
+    sums = task.zero()
+    found: list[Rows] = []
     for part in parts:
         weight = weigh(task.inputs.weight[part])
         places = place(task.index, task.columns, part, kernels)
         kernels.add_rows(places, weight, sums.rows)
         if sums.missing is not None:
-            index = task.index
-            kernels.add_missing(places, weight, index.missing, task.slices, index.starts, sums.missing)
+            lacking = np.flatnonzero(sums.rows[task.index.missing, 0])
+            kernels.add_missing(places, weight, lacking, task.slices, task.index.starts, sums.missing)
         added = []
         for head, to in zip(task.heads, sums.heads, strict=True):
             n = weight.held.size
-            rows = ByRow(np.empty(n), np.repeat(held(np.array(head.base), head.unit), n), np.empty((len(head.groups), n)))
-            kernels.add_attributions(head.values[part], head.unit, weight, places, to, rows)
+            rows = ByRow(
+                np.empty(n), np.repeat(held(np.array(head.base), head.unit), n), np.empty((len(head.groups), n))
+            )
+            kernels.add_attributions(frozen(head.values[part]), head.unit, weight, places, to, rows)
             if np.isnan(rows.total).any():
                 raise ValueError("an attribution is not a number; such rows are to be set aside and counted")
             added.append(rows)
@@ -194,9 +197,7 @@ def _slices(task: _Task, rows: IntArray, missing: IntArray, names: list[str]) ->
         feature, at = used % len(names), slice_at[used // len(names)]
         nowhere = np.full(used.size, NO_CELL)
         for stat, high, low in _counted(absent[used]):
-            yield Rows(
-                "missing", stat, nowhere, high, low, slices=slices, slice_at=at, names=names, name_at=feature
-            )
+            yield Rows("missing", stat, nowhere, high, low, slices=slices, slice_at=at, names=names, name_at=feature)
 
 
 def _counted(sums: IntArray) -> Iterator[tuple[str, IntArray, IntArray]]:

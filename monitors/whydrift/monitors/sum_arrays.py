@@ -50,7 +50,7 @@ class Kernels(Protocol):
     """What is done to many rows at a time, by this module or by `sum_kernels`."""
 
     @property
-    def ELEMENTS(self) -> int:  # noqa: N802: a module's constant
+    def ELEMENTS(self) -> int:  # noqa: N802 -- a module's constant
         """Rows x features of a part."""
 
     @property
@@ -66,9 +66,9 @@ class Kernels(Protocol):
         """Add to `sums` (K, 3) the rows and both limbs of their weight, by cell."""
 
     def add_missing(
-        self, places: Places, weight: Weight, missing: IntArray, slices: IntArray, starts: IntArray, sums: IntArray
+        self, places: Places, weight: Weight, lacking: IntArray, slices: IntArray, starts: IntArray, sums: IntArray
     ) -> None:
-        """Add to `sums` (S, p, 3) the rows without a feature, by the cell of the features `slices`."""
+        """Add to `sums` (S, p, 3) rows without a feature, one of `lacking`, by the cell of the features `slices`."""
 
     def add_attributions(
         self, values: npt.NDArray[Any], unit: float, weight: Weight, places: Places, to: Attributed, rows: ByRow
@@ -91,16 +91,16 @@ def add_rows(places: Places, weight: Weight, sums: IntArray) -> None:
 
 
 def add_missing(
-    places: Places, weight: Weight, missing: IntArray, slices: IntArray, starts: IntArray, sums: IntArray
+    places: Places, weight: Weight, lacking: IntArray, slices: IntArray, starts: IntArray, sums: IntArray
 ) -> None:
     """See `Kernels`."""
-    feature, row = np.nonzero(places == missing[:, None])
-    at = 0
+    which, row = np.nonzero(places[lacking] == starts[lacking + 1, None] - 1)
+    feature, features, at = lacking[which], len(places), 0
     for column in slices:
         first, wide = starts[column], starts[column + 1] - starts[column]
         cell = places[column, row].astype(np.int64) - first
-        found = _by_place(cell * missing.size + feature, weight, row, wide * missing.size)
-        sums[at : at + wide] += found.reshape(wide, missing.size, 3)
+        found = _by_place(cell * features + feature, weight, row, int(wide) * features)
+        sums[at : at + wide] += found.reshape(wide, features, 3)
         at += wide
 
 
@@ -131,7 +131,8 @@ def add_attributions(
             rows.grouped[group] += z[member]
     at, cells = places.ravel(), len(to.high)
     for number, terms in enumerate(attribution_terms(weight.held, z, rows.total)):
-        high, low = limbs(terms)
+        with np.errstate(invalid="ignore"):  # whoever calls sees in the totals that there is no number
+            high, low = limbs(terms)
         to.high[:, number] += np.bincount(at, weights=high.ravel(), minlength=cells).astype(np.int64)
         to.low[:, number] += np.bincount(at, weights=low.ravel(), minlength=cells).astype(np.int64)
     own = np.empty_like(places)

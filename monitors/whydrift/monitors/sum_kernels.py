@@ -19,9 +19,10 @@ __all__ = ["ELEMENTS", "THREADS", "add_attributions", "add_missing", "add_rows",
 ELEMENTS = 2**22  # rows x features of a part: for a whole part the interpreter is asked only a few times a feature
 
 _BLOCK = 512  # rows whose attributions stay in the cache while they are looked at from all sides
-_TILE = 16
+_PAD = 8  # else columns lie a power of two apart, and the cache has room for few lines that do
 _ONE = 2.0**BITS
 _MASK = (1 << BITS) - 1
+_SMALL = 2**46  # the low limb holds the sum of a part's terms below it: 2**46 * CHUNK < 2**63
 
 
 @kernel
@@ -38,7 +39,7 @@ def _count_reached(
     x: npt.NDArray[Any], thresholds: npt.NDArray[Any], start: int, missing: int, reached: Places
 ) -> None:
     for i in range(x.size):
-        reached[i] = missing if x[i] != x[i] else start  # noqa: PLR0124: NaN, which reaches no threshold
+        reached[i] = missing if x[i] != x[i] else start
     for k in range(0, thresholds.size, 8):
         a, b, c, d = thresholds[k], thresholds[k + 1], thresholds[k + 2], thresholds[k + 3]
         e, f, g, h = thresholds[k + 4], thresholds[k + 5], thresholds[k + 6], thresholds[k + 7]
@@ -60,36 +61,42 @@ def _count_reached(
 def add_rows(places: Places, weight: Weight, sums: IntArray) -> None:
     """See `sum_arrays.Kernels`."""
     features, rows = places.shape
+    before = sums[:, 0].copy()
     for j in range(features):
         at = places[j]
         if weight.ones:
             for i in range(rows):
                 sums[at[i], 0] += 1
-                sums[at[i], 1] += 1
         else:
             for i in range(rows):
                 sums[at[i], 0] += 1
                 sums[at[i], 1] += weight.high[i]
                 sums[at[i], 2] += weight.low[i]
+    if weight.ones:
+        sums[:, 1] += sums[:, 0] - before
 
 
 @kernel
 def add_missing(
-    places: Places, weight: Weight, missing: IntArray, slices: IntArray, starts: IntArray, sums: IntArray
+    places: Places, weight: Weight, lacking: IntArray, slices: IntArray, starts: IntArray, sums: IntArray
 ) -> None:
     """See `sum_arrays.Kernels`."""
-    features, rows = places.shape
-    for j in range(features):
-        at = places[j]
+    rows = places.shape[1]
+    at = np.empty(rows, np.int64)
+    for j in lacking:
+        missing, found = starts[j + 1] - 1, 0
         for i in range(rows):
-            if at[i] == missing[j]:
-                first = 0
-                for column in slices:
-                    cell = first + places[column, i] - starts[column]
-                    sums[cell, j, 0] += 1
-                    sums[cell, j, 1] += weight.high[i]
-                    sums[cell, j, 2] += weight.low[i]
-                    first += starts[column + 1] - starts[column]
+            at[found] = i
+            found += places[j, i] == missing  # no branch, which would be guessed wrong
+        first = 0
+        for column in slices:
+            for k in range(found):
+                i = at[k]
+                cell = first + places[column, i] - starts[column]
+                sums[cell, j, 0] += 1
+                sums[cell, j, 1] += weight.high[i]
+                sums[cell, j, 2] += weight.low[i]
+            first += starts[column + 1] - starts[column]
 
 
 @kernel
@@ -97,9 +104,9 @@ def add_attributions(
     values: npt.NDArray[Any], unit: float, weight: Weight, places: Places, to: Attributed, rows: ByRow
 ) -> None:
     """See `sum_arrays.Kernels`."""
-    z = np.empty((values.shape[1], _BLOCK))
+    z = np.empty((values.shape[1], _BLOCK + _PAD))
     own = np.empty(_BLOCK, np.uint32)
-    fixed = np.empty((_BLOCK, 4), np.int64)
+    fixed = np.empty((4, _BLOCK + _PAD), np.int64)
     for begin in range(0, values.shape[0], _BLOCK):
         end = min(begin + _BLOCK, values.shape[0])
         _hold(values[begin:end], unit, z)
@@ -108,8 +115,10 @@ def add_attributions(
         w, high, low = weight.held[begin:end], weight.high[begin:end], weight.low[begin:end]
         for j in range(values.shape[1]):
             phi = z[j, : end - begin]
-            _fix_terms(w, phi, total, fixed)
-            _add_limbs(fixed, places[j, begin:end], to.high, to.low)
+            if _fix_terms(w, phi, total, fixed) < _SMALL:
+                _add_small(fixed, places[j, begin:end], to.low)
+            else:
+                _add_limbs(fixed, places[j, begin:end], to.high, to.low)
             mine = own[: end - begin]
             _count_reached(phi, to.thresholds[j], to.starts[j], to.starts[j + 1] - 1, mine)
             if weight.ones:
@@ -119,25 +128,24 @@ def add_attributions(
                 for i in range(mine.size):
                     to.own[mine[i], 0] += high[i]
                     to.own[mine[i], 1] += low[i]
+    for at in range(to.low.shape[0]):
+        for k in range(4):
+            to.high[at, k] += to.low[at, k] >> BITS
+            to.low[at, k] &= _MASK
 
 
 @kernel
 def _hold(values: npt.NDArray[Any], unit: float, z: FloatArray) -> None:
-    """As `summary_terms.held`, by column; in tiles, so that no line of the memory is fetched twice."""
+    """As `summary_terms.held`, by column."""
     rows, features = values.shape
-    for first in range(0, features, _TILE):
-        last = min(first + _TILE, features)
-        for i in range(rows):
-            for j in range(first, last):
-                z[j, i] = values[i, j]
+    for i in range(rows):
+        for j in range(features):
+            z[j, i] = values[i, j]
     limit = LIMIT * unit
     for j in range(features):
         column = z[j, :rows]
         for i in range(rows):
-            v = column[i]
-            v = limit if v > limit else v
-            v = -limit if v < -limit else v
-            column[i] = v / unit
+            column[i] = max(min(column[i], limit), -limit) / unit
 
 
 @kernel
@@ -161,21 +169,33 @@ def _add_up(
 
 
 @kernel
-def _fix_terms(w: FloatArray, phi: FloatArray, total: FloatArray, fixed: IntArray) -> None:
-    """`sum_arrays.attribution_terms` as integers, (n, 4)."""
+def _fix_terms(w: FloatArray, phi: FloatArray, total: FloatArray, fixed: IntArray) -> int:
+    """`sum_arrays.attribution_terms` as integers, (4, n); returns a bound of their sizes, up to twice the largest."""
     for i in range(phi.size):
         size = abs(phi[i])
-        fixed[i, 0] = _fix(w[i] * phi[i])
-        fixed[i, 1] = _fix(w[i] * phi[i] * phi[i])
-        fixed[i, 2] = _fix(w[i] * size)
-        fixed[i, 3] = _fix(w[i] * size * total[i])
+        fixed[0, i] = _fix(w[i] * phi[i])
+        fixed[1, i] = _fix(w[i] * phi[i] * phi[i])
+        fixed[2, i] = _fix(w[i] * size)
+        fixed[3, i] = _fix(w[i] * size * total[i])
+    bits = 0
+    for k in range(4):
+        integers = fixed[k]
+        for i in range(phi.size):
+            bits |= integers[i] ^ (integers[i] >> 63)
+    return bits
 
 
 @kernel
-def _fix(term: float) -> int:
-    bounded = LIMIT if term > LIMIT else term
-    bounded = -LIMIT if bounded < -LIMIT else bounded
-    return np.int64(np.rint(bounded * _ONE))
+def _fix(term: float) -> np.int64:
+    return np.int64(np.rint(max(min(term, LIMIT), -LIMIT) * _ONE))
+
+
+@kernel
+def _add_small(fixed: IntArray, places: Places, low: IntArray) -> None:
+    for i in range(places.size):
+        at = places[i]
+        for k in range(4):
+            low[at, k] += fixed[k, i]
 
 
 @kernel
@@ -183,5 +203,5 @@ def _add_limbs(fixed: IntArray, places: Places, high: IntArray, low: IntArray) -
     for i in range(places.size):
         at = places[i]
         for k in range(4):
-            high[at, k] += fixed[i, k] >> BITS
-            low[at, k] += fixed[i, k] & _MASK
+            high[at, k] += fixed[k, i] >> BITS
+            low[at, k] += fixed[k, i] & _MASK

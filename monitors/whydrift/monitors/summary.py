@@ -55,7 +55,18 @@ from whydrift.monitors.confusion import Fairness, confusion_terms, selection_ter
 from whydrift.monitors.grid import SliceCell, rows_of
 from whydrift.monitors.row_sums import Inputs, reduce_rows
 from whydrift.monitors.sum_arrays import ByRow
-from whydrift.monitors.summary_terms import BITS, CHUNK, SIGNED, Rows, Weight, by_slice, held, mesh_terms, ones_where, term
+from whydrift.monitors.summary_terms import (
+    BITS,
+    CHUNK,
+    SIGNED,
+    Rows,
+    Weight,
+    by_slice,
+    held,
+    mesh_terms,
+    ones_where,
+    term,
+)
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
