@@ -169,6 +169,11 @@ class Explainer(Section):
     """How rows are explained."""
 
     method: Literal["auto", "native", "tree", "linear", "permutation"] = "auto"
+    rows: Literal["auto", "all"] | Annotated[int, Field(ge=100)] = Field(
+        "auto",
+        description="How many rows of a usual window are explained; auto: as few as make sampling a tenth of what"
+        " windows differ by. Inputs, scores and labels always use every row.",
+    )
     background_rows: int = Field(100, ge=1, le=1000, description="Baseline rows that the absent features come from.")
 
 
