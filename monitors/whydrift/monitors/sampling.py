@@ -39,7 +39,7 @@ PART = 0.1  # of the variance between windows, that sampling may add
 _SAVES = 0.5  # a larger sample than this saves too little: then all rows are explained
 _QUIET = 0.01  # of the rows of a usual window; a window with fewer is an outage
 _ENOUGH = 2.0  # times `min_rows` in a quiet window, because the number of rows drawn varies
-_LEAST = 2.0**-15  # squares of larger weights would not be held by sums, see `summary_terms.LIMIT`
+_LEAST = 1 / 32_000  # squares of larger weights would not be held by sums, see `summary_terms.LIMIT`
 _EXPLAINED = frozenset({"share", "level", "group_share", "group_level", "score_mean", "effective_features", "residual"})
 
 

@@ -28,12 +28,12 @@ from whydrift.monitors.verdict import (
     Detectable,
     PeerStatistic,
     RowCounts,
-    RowSample,
     SliceResult,
     Soundness,
     Status,
     Verdict,
 )
+from whydrift.monitors.verdict_sample import RowSample
 from whydrift.monitors.verdict_validation import RegressionCalibration
 
 _HORIZONS = (2, 7, 14, 30)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime, timedelta
 
-from whydrift.monitors.verdict import Budget, Detectable, Finding, Mute, RowSample, Status, Verdict
+from whydrift.monitors.verdict import Budget, Detectable, Finding, Mute, Status, Verdict
+from whydrift.monitors.verdict_sample import RowSample
 
 NOTHING = "–"
 _NBSP = "\N{NO-BREAK SPACE}"

@@ -63,7 +63,7 @@ def cut(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
         yield frame.iloc[start : start + BATCH]
 
 
-def check_records(
+def check_rows(
     raw: pd.DataFrame,
     window: Window,
     features: Mapping[str, FeatureKind],
@@ -74,7 +74,8 @@ def check_records(
 ) -> Records:
     """Keep the rows that fit the contract, under the contract's names, and count the others by their first fault.
 
-    Rows of other windows are neither kept nor counted: they are their own window's. Repeats are kept.
+    Rows of other windows are neither kept nor counted: they are their own window's. Repeats stay, see `drop_repeats`:
+    what becomes of a row depends on the row alone.
     """
     time = to_time(raw[columns.event_time])
     raw, time = _in_window(raw, time, window)
@@ -215,16 +216,19 @@ def _set_aside(record: pd.DataFrame, faults: list[tuple[str, pd.Series[bool]]]) 
     return (record if good.all() else record[good]), counts
 
 
-def drop_repeats(record: pd.DataFrame) -> Records:
-    """At-least-once delivery repeats records: one of each (event id, event time) stays.
+def drop_repeats(checked: Records) -> Records:
+    """Sort checked rows, and keep one of each (event id, event time): at-least-once delivery repeats records.
 
     The time belongs to the identity so that windows stay additive: a day drops what its hours drop.
     """
+    record = checked.frame
     # Repeats that differ are ordered by all they hold, so that the one that stays does not depend on their order.
     order = [*_IDENTITY, *record.columns.drop([*_IDENTITY])]
     record = record.sort_values(order, kind="stable", ignore_index=True)
     again = record.duplicated([*_IDENTITY])
-    counts = {"duplicate": int(again.sum())} if again.any() else {}
+    counts = dict(checked.set_aside)
+    if again.any():
+        counts["duplicate"] = int(again.sum())
     return Records(record[~again].reset_index(drop=True), counts)
 
 

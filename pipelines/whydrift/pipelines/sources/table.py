@@ -28,7 +28,7 @@ from whydrift.pipelines.sources.records import (
     BATCH,
     FeatureKind,
     Records,
-    check_records,
+    check_rows,
     cut,
     drop_repeats,
     identity,
@@ -43,6 +43,8 @@ UIntArray = npt.NDArray[np.uint64]
 _BUFFER = 2**18  # bytes of each column that are read at once: a row group may be larger than memory
 _SUFFIXES = {"parquet": (".parquet", ".pq"), "csv": (".csv",), "jsonl": (".jsonl", ".ndjson", ".json")}
 
+_WHOLE, _LACKS = "batch_with_all_columns", "batch_without_column:"  # notes of batches with rows, for `settle`
+
 
 class TableSource:
     """The `table` kind of inference log."""
@@ -51,39 +53,66 @@ class TableSource:
         self._log, self._model, self._version = log, model, version
 
     def batches(self, window: Window, features: Mapping[str, FeatureKind]) -> Iterator[Records]:
-        """The records of a window, batch after batch; the files are read twice, first for what repeats.
+        """The records of a window, batch after batch; what was set aside comes with the last.
+
+        The files are read twice, first for what repeats; only rows that may be repeats are held.
 
         Raises NoDataError where the folder is absent, and SchemaError where no file of the window has the columns
         that every record needs.
         """
-        log, files, counts = self._log, _files(self._log, window), Counter[str]()
-        needed = [*_named(log.columns.model_dump()), *features]
-        strings = {log.columns.event_id, *(n for n, kind in features.items() if kind == "string")}
-        lacking, held, found = set[str](), [], False
+        files, counts, held = self.files(window), Counter[str](), [self._nothing(window, features)]
         repeated = _repeated(self._keys(files, window))
-
-        def check(raw: pd.DataFrame) -> Records:
-            return check_records(raw, window, features, log.columns, model=self._model, version=self._version)
-
-        for frame in _read_files(files, log.format, needed, strings, counts):
-            if absent := [c for c in needed if c not in frame]:
-                counts[f"column_missing:{absent[0]}"] += _count_inside(frame, log.columns.event_time, window)
-                lacking.update(absent)
-                continue
-            checked, found = check(frame), True
-            again = np.isin(identity(checked.frame["event_id"], checked.frame["event_time"]), repeated)
+        for batch in (batch for path in files for batch in self.read_file(path, window, features)):
+            counts.update(batch.set_aside)
+            again = np.isin(identity(batch.frame["event_id"], batch.frame["event_time"]), repeated)
             if again.any():
-                held.append(checked.frame[again])
-            yield Records(checked.frame[~again] if again.any() else checked.frame, checked.set_aside)
-        keys = lacking & {log.columns.event_id, log.columns.event_time, *_each(log.columns.prediction)}
-        if keys and not found:
+                held.append(batch.frame[again])
+            yield Records(batch.frame[~again] if again.any() else batch.frame, {})
+        kept = drop_repeats(Records(pd.concat(held[1:] or held, ignore_index=True), self.settle(window, counts)))
+        yield from (Records(frame, {}) for frame in cut(kept.frame))
+        yield Records(kept.frame[:0], kept.set_aside)
+
+    def files(self, window: Window) -> list[str]:
+        """The window's files by name; raises NoDataError where the folder is absent."""
+        return _files(self._log, window)
+
+    def read_file(self, path: str, window: Window, features: Mapping[str, FeatureKind]) -> Iterator[Records]:
+        """The window's rows in one file, batch after batch and with their repeats; counts hold notes for `settle`.
+
+        Raises StoreError where the file cannot be fetched.
+        """
+        log, counts = self._log, Counter[str]()
+        strings = {log.columns.event_id, *(n for n, kind in features.items() if kind == "string")}
+        needed = [*_named(log.columns.model_dump()), *features]
+        for frame in _read_files([path], log.format, needed, strings, counts):
+            absent = [c for c in needed if c not in frame]
+            if not absent:
+                checked = self._check(frame, window, features)
+                yield Records(checked.frame, {**checked.set_aside, _WHOLE: 1})
+                continue
+            counts[f"column_missing:{absent[0]}"] += _count_inside(frame, log.columns.event_time, window)
+            counts.update(_LACKS + column for column in absent)
+        yield Records(self._nothing(window, features), dict(counts))
+
+    def settle(self, window: Window, counts: Mapping[str, int]) -> dict[str, int]:
+        """What was set aside; raises SchemaError where files had rows and none had the columns that records need."""
+        columns = self._log.columns
+        lacking = {reason.removeprefix(_LACKS) for reason in counts if reason.startswith(_LACKS)}
+        keys = lacking & {columns.event_id, columns.event_time, *_each(columns.prediction)}
+        if keys and _WHOLE not in counts:
             raise SchemaError(
-                f"{log.path}: no file of {window} has the column {min(keys)!r}; if the log calls it something"
+                f"{self._log.path}: no file of {window} has the column {min(keys)!r}; if the log calls it something"
                 " else, say so in inference_log.columns"
             )
-        kept = drop_repeats(pd.concat(held) if held else check(pd.DataFrame(columns=needed)).frame)
-        yield from (Records(frame, {}) for frame in cut(kept.frame))
-        yield Records(kept.frame[:0], dict(counts + Counter(kept.set_aside)))
+        return {reason: n for reason, n in counts.items() if reason != _WHOLE and not reason.startswith(_LACKS)}
+
+    def _check(self, raw: pd.DataFrame, window: Window, features: Mapping[str, FeatureKind]) -> Records:
+        return check_rows(raw, window, features, self._log.columns, model=self._model, version=self._version)
+
+    def _nothing(self, window: Window, features: Mapping[str, FeatureKind]) -> pd.DataFrame:
+        """Records of no rows."""
+        needed = [*_named(self._log.columns.model_dump()), *features]
+        return self._check(pd.DataFrame(columns=needed), window, features).frame
 
     def _keys(self, files: Sequence[str], window: Window) -> Iterator[UIntArray]:
         """The identities of the window's rows, file after file."""
