@@ -176,9 +176,10 @@ def to_class(column: pd.Series[Any], classes: Sequence[str]) -> pd.Series[float]
 
 def to_time(column: pd.Series[Any]) -> pd.Series[Any]:
     """UTC timestamps in microseconds; what cannot be read becomes missing. Without a zone it is UTC."""
-    return pd.to_datetime(column, utc=True, errors="coerce", format=None if _is_time(column) else "ISO8601").astype(
-        "datetime64[us, UTC]"
-    )
+    known = _is_time(column)
+    return pd.to_datetime(
+        column, utc=True, errors="coerce", format=None if known else "ISO8601", cache=not known
+    ).astype("datetime64[us, UTC]")
 
 
 def to_kind(column: pd.Series[Any], kind: FeatureKind) -> tuple[pd.Series[Any], pd.Series[bool]]:
