@@ -14,11 +14,11 @@ that each window has about `EXPLAINED` rows explained: five times the floor of `
 from __future__ import annotations
 
 import argparse
-import os
+import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 import pandas as pd
@@ -41,6 +41,14 @@ for path in sorted(pathlib.Path(sys.argv[2]).glob("*.parquet")):
     for batch in pq.ParquetFile(path, buffer_size=2**18).iter_batches(65536, columns=[*kept, *names]):
         total += booster.inplace_predict(np.column_stack([batch[n].to_numpy() for n in names])).sum()
 print(total)
+"""
+
+START = """
+import json, os, sys, time
+start = time.perf_counter()
+child = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
+_, status, usage = os.wait4(child, 0)
+print(json.dumps([status, time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss]))
 """
 
 
@@ -116,17 +124,15 @@ def whydrift() -> str:
 
 
 def measure(command: list[str]) -> dict[str, float]:
-    """A process to its end: seconds, seconds of processor time, and largest resident memory in MiB."""
-    start = perf_counter()
-    child = os.posix_spawn(command[0], command, os.environ)
-    _, status, usage = os.wait4(child, 0)
+    """A process to its end: seconds, seconds of processor time, and largest resident memory in MiB.
+
+    A small process starts it, because a child's memory is never reported as less than that of who started it.
+    """
+    done = subprocess.run([sys.executable, "-S", "-c", START, *command], check=True, capture_output=True, text=True)
+    status, seconds, cpu, kib = json.loads(done.stdout.splitlines()[-1])
     if status:
-        raise SystemExit(f"{' '.join(command)} ended with status {status}")
-    return {
-        "seconds": round(perf_counter() - start, 1),
-        "cpu": round(usage.ru_utime + usage.ru_stime, 1),
-        "mib": round(usage.ru_maxrss / 1024),
-    }
+        raise SystemExit(f"{' '.join(command)} ended with status {status}: {done.stderr}")
+    return {"seconds": round(seconds, 1), "cpu": round(cpu, 1), "mib": round(kib / 1024)}
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ FIRST, HOUR = datetime(2024, 2, 1, tzinfo=UTC), timedelta(hours=1)
 @pytest.fixture
 def sampled(own_registry):
     """The project with a baseline for which 110 of a day's 250 rows are explained."""
-    own_registry.configure(explainer={"rows": 110}, slices=[])
+    own_registry.configure(explainer={"rows": 110}, slices=[], window={"min_rows": 60})
     assert own_registry.run("baseline").code == 0
     return own_registry
 

@@ -218,13 +218,15 @@ def reference(deviation, number, sampling, seed=0, days=40):
 
 
 def test_the_sample_is_what_the_streams_ask_for():
-    """Of a mean whose days differ by d deviations, 10 / d**2 rows make sampling a tenth of that."""
+    """Of a mean whose days differ by d deviations, 10 / d**2 effective rows make sampling a tenth of that."""
     tried = Sampling(0.1, (), "floor")
     found, windows = reference(0.2, 5000, tried)
     asked = dict(needed(found, windows))
-    # rows of weights 1 and 2 tell less by E[w]**2 / E[w**2] = .9
-    effective = 0.9 * 500
-    assert asked["level of x"] == pytest.approx(10 / 0.2**2 / effective, rel=0.6)
+    rng = np.random.default_rng(0)
+    differ = 0.2**2 * np.var([rng.normal() for _ in range(40)], ddof=1)
+    # A shift of x is one of 1.04 in its attribution, whose variance is 1.16; weights 1 and 2 tell less by .9.
+    expected = 10 / (differ * 1.04**2 / 1.16) / (0.9 * 500)
+    assert asked["level of x"] == pytest.approx(expected, rel=0.25)
     assert asked["level of x"] < asked["level of y"]  # whose days do not differ
     assert {"share of x", "group_share of both", "score_mean", "shape of y", "response of x"} <= set(asked)
     assert not any("score_shape" in name for name in asked)  # which every row tells of
