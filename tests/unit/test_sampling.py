@@ -231,8 +231,8 @@ def test_the_sample_is_what_the_streams_ask_for():
     assert {"share of x", "group_share of both", "score_mean", "shape of y", "response of x"} <= set(asked)
     assert not any("score_shape" in name for name in asked)  # which every row tells of
 
-    final = size(tried, found, windows, known(rows=np.full(40, 1e5)))
-    assert (final.rate, final.why) == (CAP / 1e5, "cap") if final is not None else pytest.fail("all rows")
+    final = size(tried, found, windows, known(rows=np.full(40, 2e5)))
+    assert (final.rate, final.why) == (CAP / 2e5, "cap")
     assert asked[final.stream] == max(asked.values())
 
 
