@@ -225,6 +225,6 @@ def test_windows_are_summed_with_it(config):
     )
     frame = rows.assign(prediction=explanation.output, weight=1.0)
     summariser = Summariser(LogReader(config, None, dict.fromkeys(NUMBERS, "number")), explainer, layout, "d")
-    found = relative_error(summariser.summarise(Records(frame, {})).frame(), layout)
+    found = relative_error(summariser.summarise([Records(frame, {})]).frame(), layout)
     expected = np.sqrt((explanation.error**2).mean(axis=0)) / np.abs(explanation.values).mean(axis=0)
     np.testing.assert_allclose(found, expected, rtol=1e-6)

@@ -108,6 +108,20 @@ class ClassCells:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampling:
+    """Which rows are explained, see `sampling`: the chance of a row, and that of rows of some slices, by name.
+
+    `why` is what sized it: the `floor`, one of the page tier's streams, whose name is `stream`, the `cap` that it ran
+    into, `quiet` windows, or what was `configured`.
+    """
+
+    rate: float
+    slices: tuple[tuple[str, float], ...]
+    why: Literal["floor", "stream", "cap", "quiet", "configured"]
+    stream: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """What a baseline fixes, so that every later window can be added to and compared with it.
 
@@ -120,7 +134,8 @@ class Layout:
     baseline found there, whose losses are watched; `fairness` is of a classifier only. `residual_edges` are quantiles
     of a regression's residuals in units of `loss_scale`, see `conformal`. `classes` are those of a multiclass model,
     in the order of its outputs, and have the `attributions`; `softmax` says how its outputs give its predictions.
-    `loss_attribution` says how losses are explained; None where they are not.
+    `loss_attribution` says how losses are explained; None where they are not. `sampling` says which rows are explained;
+    None is all.
     """
 
     task: Literal["binary", "regression", "multiclass"]
@@ -139,6 +154,7 @@ class Layout:
     residual_edges: tuple[float, ...] = ()
     classes: tuple[ClassCells, ...] = ()
     loss_attribution: LossSampling | None = None
+    sampling: Sampling | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -333,6 +349,13 @@ def _slice_columns(features: pd.DataFrame, layout: Layout) -> Iterator[tuple[lis
     for bins in layout.features:
         if bins.name in layout.slices:
             yield slice_names(bins), assign(bins, features[bins.name])
+
+
+def outcome_columns(layout: Layout) -> list[str]:
+    """The features that outcomes are sorted by: those of slices, of the search for some, and of groups."""
+    fair = layout.fairness.columns if layout.fairness is not None else ()
+    names = [*layout.slices, *(bins.name for bins in layout.searched), *(column.groups.name for column in fair)]
+    return [*dict.fromkeys(names)]
 
 
 def collect(terms: Iterable[Rows]) -> WindowSummary:

@@ -172,6 +172,11 @@ class Explainer(Section):
         "auto", "native", "additive", "linear", "tree", "deep_lift", "gradient_shap", "integrated_gradients",
         "permutation", "kernel",
     ] = "auto"  # fmt: skip
+    rows: Literal["auto", "all"] | Annotated[int, Field(ge=100)] = Field(
+        "auto",
+        description="How many rows of a usual window are explained; auto: as few as make sampling a tenth of what"
+        " windows differ by. Inputs, scores and labels always use every row.",
+    )
     perturbation: Literal["path_dependent", "interventional"] = Field(
         "path_dependent",
         description="Of trees, where absent features come from: the training rows that took the same paths, or the"
