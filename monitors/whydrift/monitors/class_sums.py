@@ -54,7 +54,7 @@ from whydrift.monitors.summary import (
     row_terms,
     summarise_outcomes,
 )
-from whydrift.monitors.summary_terms import Rows, Weight, held, mesh_terms, ones_where, term
+from whydrift.monitors.summary_terms import Rows, Weight, count, held, mesh_terms, ones_where, term
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -208,7 +208,7 @@ def _answer_terms(batch: Explained, layout: Layout, added: Sequence[ByRow]) -> I
     missed = [not_additive(rows, held(batch.output[:, number], layout.scale)) for number, rows in enumerate(added)]
     answer = softmax(batch.output) if layout.link == "softmax" else batch.output
     differs = np.asarray((np.abs(answer - batch.prediction) > layout.prediction_tolerance).any(axis=1))
-    yield term("quality", "explained", np.ones(len(batch.output)))
+    yield count("quality", "explained", len(batch.output))
     yield term("quality", "not_additive", ones_where(np.logical_or.reduce(missed)))
     yield term("quality", "prediction_differs", ones_where(differs))
 

@@ -12,7 +12,7 @@ from scipy.special import expit
 from whydrift.monitors.row_sums import Head, reduce_rows
 from whydrift.monitors.sum_arrays import STATS, ByRow, attribution_terms
 from whydrift.monitors.summary import Explained, Layout, WindowSummary, collect, cut, inputs_of, logged_terms
-from whydrift.monitors.summary_terms import Rows, Weight, held, ones_where, term
+from whydrift.monitors.summary_terms import Rows, Weight, count, held, ones_where, term
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -79,7 +79,7 @@ def _answer_terms(batch: Explained, layout: Layout, added: ByRow) -> Iterator[Ro
         difference = np.abs(batch.output - batch.prediction)
     else:
         difference = np.abs(output - held(batch.prediction, layout.scale))
-    yield term("quality", "explained", np.ones_like(output))
+    yield count("quality", "explained", output.size)
     yield term("quality", "not_additive", ones_where(not_additive(added, output)))
     yield term("quality", "prediction_differs", ones_where(difference > layout.prediction_tolerance))
 

@@ -138,7 +138,7 @@ def _nothing(head: Head, own: CellIndex, cells: int) -> Attributed:
     members = np.array([j for group in head.groups for j in group], dtype=np.int64)
     bounds = np.concatenate([[0], np.cumsum([len(group) for group in head.groups])]).astype(np.int64)
     of_own = np.zeros((len(own.codes), 2), dtype=np.int64)
-    return Attributed(own.thresholds, own.starts, members, bounds, zeros[0], zeros[1], of_own)
+    return Attributed(own.thresholds, own.thresholds32, own.starts, members, bounds, zeros[0], zeros[1], of_own)
 
 
 def _reduce(task: _Task, kernels: Kernels, parts: list[slice]) -> tuple[_Sums, list[Rows]]:

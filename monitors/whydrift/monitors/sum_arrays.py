@@ -30,6 +30,7 @@ class Attributed(NamedTuple):
     """
 
     thresholds: FloatArray
+    thresholds32: npt.NDArray[np.float32]
     starts: IntArray
     members: IntArray
     bounds: IntArray

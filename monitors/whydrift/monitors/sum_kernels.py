@@ -105,11 +105,12 @@ def add_attributions(
 ) -> None:
     """See `sum_arrays.Kernels`."""
     z = np.empty((values.shape[1], _BLOCK + _PAD))
+    single = np.empty((values.shape[1], _BLOCK + _PAD), np.float32)
     own = np.empty(_BLOCK, np.uint32)
     fixed = np.empty((4, _BLOCK + _PAD), np.int64)
     for begin in range(0, values.shape[0], _BLOCK):
         end = min(begin + _BLOCK, values.shape[0])
-        _hold(values[begin:end], unit, z)
+        exact = _hold(values[begin:end], unit, z, single)
         total = rows.total[begin:end]
         _add_up(z, total, rows.explained[begin:end], to.members, to.bounds, rows.grouped[:, begin:end])
         w, high, low = weight.held[begin:end], weight.high[begin:end], weight.low[begin:end]
@@ -120,7 +121,11 @@ def add_attributions(
             else:
                 _add_limbs(fixed, places[j, begin:end], to.high, to.low)
             mine = own[: end - begin]
-            _count_reached(phi, to.thresholds[j], to.starts[j], to.starts[j + 1] - 1, mine)
+            if exact:  # twice as fast
+                few = single[j, : end - begin]
+                _count_reached(few, to.thresholds32[j], to.starts[j], to.starts[j + 1] - 1, mine)
+            else:
+                _count_reached(phi, to.thresholds[j], to.starts[j], to.starts[j + 1] - 1, mine)
             if weight.ones:
                 for i in range(mine.size):
                     to.own[mine[i], 0] += 1
@@ -135,17 +140,20 @@ def add_attributions(
 
 
 @kernel
-def _hold(values: npt.NDArray[Any], unit: float, z: FloatArray) -> None:
-    """As `summary_terms.held`, by column."""
+def _hold(values: npt.NDArray[Any], unit: float, z: FloatArray, single: npt.NDArray[np.float32]) -> bool:
+    """As `summary_terms.held`, by column, and in single precision; returns whether that loses nothing."""
     rows, features = values.shape
     for i in range(rows):
         for j in range(features):
             z[j, i] = values[i, j]
-    limit = LIMIT * unit
+    limit, lost = LIMIT * unit, 0
     for j in range(features):
-        column = z[j, :rows]
+        column, few = z[j, :rows], single[j, :rows]
         for i in range(rows):
             column[i] = max(min(column[i], limit), -limit) / unit
+            few[i] = column[i]
+            lost += np.float64(few[i]) != column[i]
+    return lost == 0
 
 
 @kernel

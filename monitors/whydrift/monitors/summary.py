@@ -64,6 +64,7 @@ from whydrift.monitors.summary_terms import (
     Rows,
     Weight,
     by_slice,
+    count,
     held,
     mesh_terms,
     ones_where,
@@ -306,7 +307,7 @@ def logged_terms(batch: Logged | Explained, layout: Layout, w: FloatArray) -> It
 
 def row_terms(w: FloatArray) -> Iterator[Rows]:
     """How many rows there are, by their weights (n,)."""
-    yield term("rows", "rows", np.ones_like(w))
+    yield count("rows", "rows", w.size)
     yield term("rows", "weight", w)
     yield term("rows", "weight2", w * w)
 

@@ -78,9 +78,13 @@ def mesh_terms(block: str, stat: str, p: FloatArray, amount: FloatArray) -> Iter
 
 def limbs(terms: FloatArray | IntArray) -> tuple[IntArray, IntArray]:
     """The terms as integers, high and low limb."""
-    scaled = np.clip(terms, -LIMIT, LIMIT) * 2.0**BITS
-    fixed = np.rint(scaled, out=scaled).astype(np.int64)
+    fixed = _fix(terms)
     return fixed >> BITS, fixed & ((1 << BITS) - 1)
+
+
+def _fix(terms: FloatArray | IntArray) -> IntArray:
+    scaled = np.clip(terms, -LIMIT, LIMIT) * 2.0**BITS
+    return np.asarray(np.rint(scaled, out=scaled), dtype=np.int64)
 
 
 def term(
@@ -93,16 +97,20 @@ def term(
     cells: IntArray | None = None,
 ) -> Rows:
     """Exact sums of `terms` by cell; cells are small integers from NO_CELL up."""
-    high, low = limbs(terms)
     if cells is None:
-        found, hi, lo = np.array([NO_CELL]), high.sum(keepdims=True), low.sum(keepdims=True)
-    else:
-        shifted = cells - NO_CELL
-        by_cell = [np.bincount(shifted, weights=limb, minlength=1).astype(np.int64) for limb in (high, low)]
-        found = np.flatnonzero((by_cell[0] != 0) | (by_cell[1] != 0))
-        hi, lo = by_cell[0][found], by_cell[1][found]
-        found += NO_CELL
-    return Rows(block, stat, found, hi, lo, slices=(slice_,), names=(name,))
+        fixed = _fix(terms)
+        whole = fixed.sum(keepdims=True)  # modulo 2**64, which the low limb's sum is far below
+        hi = np.right_shift(fixed, BITS, out=fixed).sum(keepdims=True)
+        return Rows(block, stat, np.array([NO_CELL]), hi, whole - (hi << BITS), slices=(slice_,), names=(name,))
+    shifted = cells - NO_CELL
+    hi, lo = (np.bincount(shifted, weights=limb, minlength=1).astype(np.int64) for limb in limbs(terms))
+    found = np.flatnonzero((hi != 0) | (lo != 0))
+    return Rows(block, stat, found + NO_CELL, hi[found], lo[found], slices=(slice_,), names=(name,))
+
+
+def count(block: str, stat: str, rows: int) -> Rows:
+    """So many ones."""
+    return Rows(block, stat, np.array([NO_CELL]), np.array([rows]), np.array([0]))
 
 
 def by_slice(rows: Rows, names: Sequence[str]) -> Rows:
