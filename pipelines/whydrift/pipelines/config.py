@@ -12,7 +12,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -55,6 +55,11 @@ class Config(Section):
     inference_log: InferenceLog
     labels: Labels | None = None
     explainer: Explainer = Explainer()
+    engine: Literal["local", "spark"] = Field(
+        "local",
+        description="Where `profile` reads and explains a window's rows: in its own process, or on the Spark cluster of"
+        " its environment. The numbers are the same.",
+    )
     baseline: Baseline
     slices: tuple[str, ...] = Field((), description="Features of the model whose values are watched as slices.")
     groups: dict[str, tuple[str, ...]] = Field({}, description="Names for sets of features, e.g. one upstream feed.")
@@ -150,8 +155,8 @@ class Config(Section):
         return (allowance.per / self.window.every) / allowance.false_alarms
 
     def digest(self) -> str:
-        """sha256 of the normalised content; folders do not count, so that it is the same on every machine."""
-        content = self.model_dump(mode="json", exclude={"store", "outputs", "mlflow", "job"})
+        """sha256 of the normalised content; folders and engine do not count: it is the same on every machine."""
+        content = self.model_dump(mode="json", exclude={"store", "outputs", "mlflow", "job", "engine"})
         if not self.model.classes:  # so that the digests of other tasks are what they always were
             del content["model"]["classes"]
         content["mutes"] = [{k: v for k, v in m.items() if k != "class_name" or v} for m in content["mutes"]]

@@ -24,11 +24,11 @@ def profile(job: Job, window: Window) -> None:
     the sums of their replays.
     """
     key = job.key(window)
-    records = job.summariser.log.read(window)
     summariser = job.summariser
+    explained = job.engine.summarise(window)
     cohort = window.shifted(-job.config.label_lag)
     matured, events = summariser.matured(cohort), asked(summariser, window)
-    parts = [summariser.summarise(records), summariser.replayed]
+    parts = [explained, summariser.replayed]
     if matured is not None and events is not None:
         outcomes = [summariser.reduce_outcomes(matured), audit(summariser, cohort, events)]
         job.store.write_summary(key, merge(outcomes), OUTCOMES)
@@ -41,4 +41,4 @@ def profile(job: Job, window: Window) -> None:
     seen = rows_seen(summary.frame())
     if not seen:
         logger.warning("the window %s has no rows in %s", window, job.config.inference_log.path)
-    logger.info("profiled %s: %d rows, %d kept", window, seen, len(records.frame))
+    logger.info("profiled %s: %d rows", window, seen)

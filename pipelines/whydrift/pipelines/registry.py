@@ -99,16 +99,15 @@ class Registry:
 
     def load(self, version: ModelVersion) -> LoadedModel:
         """Download and load a model with its own flavour's loader; raises ModelError if it has no usable signature."""
+        with self._reaching(f"load {version.uri}"), tempfile.TemporaryDirectory() as folder:
+            return open_model(self.fetch_model(version, Path(folder)), version.uri)
+
+    def fetch_model(self, version: ModelVersion, folder: Path) -> Path:
+        """Download a model's files."""
         import mlflow
 
-        with self._reaching(f"load {version.uri}"), tempfile.TemporaryDirectory() as folder:
-            path = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.uri, dst_path=folder))
-            meta = mlflow.models.Model.load(str(path))
-            try:
-                native = _native_loader(meta.flavors)(str(path))
-            except (ImportError, ValueError, TypeError, AttributeError) as error:
-                raise ModelError(f"{version.uri} cannot be loaded here: {error}") from error
-            return LoadedModel(native, _features(meta.signature, version.uri), _digest(path))
+        with self._reaching(f"fetch {version.uri}"):
+            return Path(mlflow.artifacts.download_artifacts(artifact_uri=version.uri, dst_path=str(folder)))
 
     def log_baseline(self, version: ModelVersion, folder: Path, digest: str) -> None:
         """Put a baseline's files into the model's artifacts and its digest into the version's tag."""
@@ -223,6 +222,18 @@ class Registry:
         if credentials:  # MLflow's own messages repeat the URI
             said = said.replace(credentials, "")
         return StoreError(f"MLflow at {shown} could not {action}: {said}")
+
+
+def open_model(path: Path, uri: str) -> LoadedModel:
+    """Load a model from its files; raises ModelError if that fails or it has no usable signature."""
+    import mlflow
+
+    meta = mlflow.models.Model.load(str(path))
+    try:
+        native = _native_loader(meta.flavors)(str(path))
+    except (ImportError, ValueError, TypeError, AttributeError) as error:
+        raise ModelError(f"{uri} cannot be loaded here: {error}") from error
+    return LoadedModel(native, _features(meta.signature, uri), _digest(path))
 
 
 def _database_errors() -> tuple[type[Exception], ...]:

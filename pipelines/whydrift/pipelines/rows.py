@@ -37,8 +37,8 @@ from whydrift.pipelines.progress import progress
 from whydrift.pipelines.registry import LoadedModel, ModelVersion
 from whydrift.pipelines.sources.records import (
     FeatureKind,
+    FileSource,
     Records,
-    Source,
     prediction_columns,
     read_predictions,
     with_predictions,
@@ -61,9 +61,12 @@ class LogReader:
 
     def read(self, window: Window) -> Records:
         """The window's records."""
+        return self.source.read(window, self.features)
+
+    @property
+    def source(self) -> FileSource:
         log = self.config.inference_log
-        source: Source = SOURCES[log.kind](log, model=self.config.model, version=self.version.version)
-        return source.read(window, self.features)
+        return SOURCES[log.kind](log, model=self.config.model, version=self.version.version)
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,10 @@ class Summariser:
         return expectations(self.log.config.expectations, self.layout)
 
     def summarise(self, records: Records) -> WindowSummary:
-        """Explain the records and reduce them, with what was set aside and who explained."""
+        """Explain the records and reduce them, with what was set aside and who explained.
+
+        Records of a part of a window, with all their repeats, give a part of its summary: the parts merge to the whole.
+        """
         parts = [count_set_aside(records.set_aside)]
         starts = range(0, len(records.frame), BATCH)
         for start in progress(starts, f"explaining {len(records.frame):,} rows"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -40,7 +39,20 @@ class Source(Protocol):
         """The records with an event time in the window."""
 
 
-def check_records(
+class FileSource(Source, Protocol):
+    """A source whose windows are files, each of which can be read apart from the others and on another machine."""
+
+    def files(self, window: Window) -> list[str]:
+        """Where the window's rows may be."""
+
+    def read_file(self, path: str, window: Window, features: Mapping[str, FeatureKind]) -> Records:
+        """The window's rows in one file, in any order and with their repeats; counts may hold notes for `settle`."""
+
+    def settle(self, window: Window, counts: Mapping[str, int]) -> dict[str, int]:
+        """What was set aside, from the counts of all files together; raises SchemaError."""
+
+
+def check_rows(
     raw: pd.DataFrame,
     window: Window,
     features: Mapping[str, FeatureKind],
@@ -51,7 +63,8 @@ def check_records(
 ) -> Records:
     """Keep the rows that fit the contract, under the contract's names, and count the others by their first fault.
 
-    Rows of other windows are neither kept nor counted: they are their own window's.
+    Rows of other windows are neither kept nor counted: they are their own window's. Order and repeats stay as they
+    are, see `drop_repeats`: what becomes of a row depends on the row alone.
     """
     time = to_time(raw[columns.event_time])
     raw, time = _in_window(raw, time, window)
@@ -79,7 +92,24 @@ def check_records(
         faults.append(("predictions_do_not_sum_to_1", _flags(off, raw)))
     record["weight"] = 1.0 if columns.weight is None else to_kind(raw[columns.weight], "number")[0].fillna(1.0)
     faults.append(("bad_weight", ~((record["weight"] > 0) & np.isfinite(record["weight"]))))
-    return _drop_duplicates(*_set_aside(record, faults))
+    return _set_aside(record, faults)
+
+
+def drop_repeats(checked: Records) -> Records:
+    """Sort checked rows, and keep one of each (event id, event time): at-least-once delivery repeats records.
+
+    The time belongs to the identity so that windows stay additive: a day drops what its hours drop.
+    """
+    record, identity = checked.frame, ["event_time", "event_id"]
+    twins = record.duplicated(identity).any()
+    # Repeats that differ are ordered by all they hold, so that the one that stays does not depend on their order.
+    order = [*identity, *record.columns.drop(identity)] if twins else identity
+    record = record.sort_values(order, kind="stable", ignore_index=True)
+    again = record.duplicated(identity)
+    counts = dict(checked.set_aside)
+    if again.any():
+        counts["duplicate"] = int(again.sum())
+    return Records(record[~again].reset_index(drop=True), counts)
 
 
 def prediction_columns(classes: Sequence[str]) -> list[str]:
@@ -177,28 +207,12 @@ def _in_window(raw: pd.DataFrame, time: pd.Series[Any], window: Window) -> tuple
     return raw[inside], time[inside]
 
 
-def _set_aside(record: pd.DataFrame, faults: list[tuple[str, pd.Series[bool]]]) -> tuple[pd.DataFrame, Counter[str]]:
+def _set_aside(record: pd.DataFrame, faults: list[tuple[str, pd.Series[bool]]]) -> Records:
     good = np.ones(len(record), dtype=bool)
-    counts: Counter[str] = Counter()
+    counts: dict[str, int] = {}
     for reason, fault in faults:
         first = good & fault.to_numpy(dtype=bool, na_value=True)
         if first.any():
             counts[reason] = int(first.sum())
         good &= ~first
-    return record[good], counts
-
-
-def _drop_duplicates(record: pd.DataFrame, counts: Counter[str]) -> Records:
-    """At-least-once delivery repeats records: one of each (event id, event time) stays.
-
-    The time belongs to the identity so that windows stay additive: a day drops what its hours drop.
-    """
-    identity = ["event_time", "event_id"]
-    twins = record.duplicated(identity).any()
-    # Repeats that differ are ordered by all they hold, so that the one that stays does not depend on their order.
-    order = [*identity, *record.columns.drop(identity)] if twins else identity
-    record = record.sort_values(order, kind="stable", ignore_index=True)
-    again = record.duplicated(identity)
-    if again.any():
-        counts["duplicate"] = int(again.sum())
-    return Records(record[~again].reset_index(drop=True), dict(counts))
+    return Records(record[good], counts)

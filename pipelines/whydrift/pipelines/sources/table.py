@@ -21,10 +21,20 @@ from pyarrow import fs
 
 from whydrift.pipelines.errors import NoDataError, SchemaError, StoreError
 from whydrift.pipelines.sections import InferenceLog, Labels, Model
-from whydrift.pipelines.sources.records import FeatureKind, Records, check_records, to_class, to_kind, to_time
+from whydrift.pipelines.sources.records import (
+    FeatureKind,
+    Records,
+    check_rows,
+    drop_repeats,
+    to_class,
+    to_kind,
+    to_time,
+)
 from whydrift.pipelines.window import Window
 
 _SUFFIXES = {"parquet": (".parquet", ".pq"), "csv": (".csv",), "jsonl": (".jsonl", ".ndjson", ".json")}
+
+_WHOLE, _LACKS = "file_with_all_columns", "file_without_column:"  # notes of files with rows, for `settle`
 
 
 class TableSource:
@@ -39,28 +49,50 @@ class TableSource:
         Raises NoDataError where the folder is absent, and SchemaError where no file of the window has the columns
         that every record needs.
         """
-        log = self._log
+        parts = [self.read_file(path, window, features) for path in self.files(window)]
+        counts = self.settle(window, sum((Counter(part.set_aside) for part in parts), Counter[str]()))
+        frames = [part.frame for part in parts if len(part.frame)] or [self._nothing(window, features)]
+        return drop_repeats(Records(pd.concat(frames, ignore_index=True), counts))
+
+    def files(self, window: Window) -> list[str]:
+        """The window's files by name; raises NoDataError where the folder is absent."""
+        return _files(self._log, window)
+
+    def read_file(self, path: str, window: Window, features: Mapping[str, FeatureKind]) -> Records:
+        """The window's rows in one file, see `FileSource`; raises StoreError where it cannot be fetched."""
+        log, counts = self._log, Counter[str]()
         strings = {log.columns.event_id, *(n for n, kind in features.items() if kind == "string")}
-        parts, counts, lacking = [], Counter[str](), set[str]()
         needed = [*_named(log.columns.model_dump()), *features]
-        for frame in _read_files(_files(log, window), log.format, needed, strings, counts):
+        for frame in _read_files([path], log.format, needed, strings, counts):
             absent = [c for c in needed if c not in frame]
             if not len(frame):
                 continue
-            if absent:
-                counts[f"column_missing:{absent[0]}"] += _count_inside(frame, log.columns.event_time, window)
-                lacking.update(absent)
-            else:
-                parts.append(frame)
-        keys = lacking & {log.columns.event_id, log.columns.event_time, *_each(log.columns.prediction)}
-        if keys and not parts:
+            if not absent:
+                checked = self._check(frame, window, features)
+                return Records(checked.frame, {**counts, **checked.set_aside, _WHOLE: 1})
+            counts[f"column_missing:{absent[0]}"] += _count_inside(frame, log.columns.event_time, window)
+            counts.update(_LACKS + column for column in absent)
+        return Records(self._nothing(window, features), dict(counts))
+
+    def settle(self, window: Window, counts: Mapping[str, int]) -> dict[str, int]:
+        """What was set aside; raises SchemaError where files had rows and none had the columns that records need."""
+        columns = self._log.columns
+        lacking = {reason.removeprefix(_LACKS) for reason in counts if reason.startswith(_LACKS)}
+        keys = lacking & {columns.event_id, columns.event_time, *_each(columns.prediction)}
+        if keys and _WHOLE not in counts:
             raise SchemaError(
-                f"{log.path}: no file of {window} has the column {min(keys)!r}; if the log calls it something"
+                f"{self._log.path}: no file of {window} has the column {min(keys)!r}; if the log calls it something"
                 " else, say so in inference_log.columns"
             )
-        raw = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=needed)
-        records = check_records(raw, window, features, log.columns, model=self._model, version=self._version)
-        return Records(records.frame, dict(Counter(records.set_aside) + counts))
+        return {reason: n for reason, n in counts.items() if reason != _WHOLE and not reason.startswith(_LACKS)}
+
+    def _check(self, raw: pd.DataFrame, window: Window, features: Mapping[str, FeatureKind]) -> Records:
+        return check_rows(raw, window, features, self._log.columns, model=self._model, version=self._version)
+
+    def _nothing(self, window: Window, features: Mapping[str, FeatureKind]) -> pd.DataFrame:
+        """Records of no rows."""
+        needed = [*_named(self._log.columns.model_dump()), *features]
+        return self._check(pd.DataFrame(columns=needed), window, features).frame
 
 
 def read_labels(labels: Labels, start: datetime, end: datetime, classes: Sequence[str] = ()) -> Records:
