@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import spark_cluster
+
+SCRIPT = Path(sys.executable).with_name("whydrift-spark.py")
 DAY = timedelta(days=1)
 FIRST = datetime(2024, 2, 1, tzinfo=UTC)
+PATIENCE = 400  # seconds on a machine that does much else; a quiet one needs a tenth
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +59,16 @@ def disturb(project):
 
 
 def profiled(project, engine):
-    shutil.rmtree(project.store, ignore_errors=True)
+    """What `profile` leaves in the store, which is empty before and after."""
     project.configure(engine=engine)
     assert project.window("profile", FIRST).code == 0
-    return project.tree()
+    return taken(project)
+
+
+def taken(project):
+    left = project.tree()
+    shutil.rmtree(project.store)
+    return left
 
 
 @pytest.mark.usefixtures("_session")
@@ -67,3 +78,58 @@ def test_spark_writes_the_bytes_that_this_process_writes(project):
     found = profiled(project, "spark")
     assert found.keys() == expected.keys()
     assert found == expected
+
+
+@pytest.fixture
+def cluster(tmp_path_factory):
+    with spark_cluster.start(tmp_path_factory.mktemp("cluster")) as made:
+        yield made
+
+
+def submit(cluster, project):
+    period = ("--start", f"{FIRST:%F}", "--end", f"{FIRST + DAY:%F}")
+    return cluster.submit(SCRIPT, "profile", "--config", str(project.config), *period)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_standalone_cluster_writes_them_too(project, cluster):
+    disturb(project)
+    expected = profiled(project, "local")
+    project.configure(engine="spark")
+    submitted = submit(cluster, project)
+    assert submitted.process.wait(PATIENCE) == 0, submitted.said()
+    assert "Starting task" in submitted.said()
+    assert taken(project) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_worker_killed_in_the_middle_changes_nothing(project, cluster):
+    """One of two, while tasks of the second half run: what it has read and reduced is lost, and done again."""
+    disturb(project)
+    multiply(project)
+    project.configure(explainer={"method": "permutation"})  # which takes its time
+    expected = profiled(project, "local")
+    project.configure(engine="spark")
+    submitted = submit(cluster, project)
+    spark_cluster.wait_for(lambda: in_the_middle(cluster.active_stages()) or submitted.ended(), PATIENCE)
+    assert not submitted.ended()
+    cluster.kill(cluster.workers[0])
+    assert submitted.process.wait(PATIENCE) == 0, submitted.said()
+    assert "Lost executor" in submitted.said()
+    assert "FetchFailed" in submitted.said() or "Resubmitted" in submitted.said()
+    assert taken(project) == expected
+
+
+def in_the_middle(stages):
+    """Whether the rows are there, and some of them reduced."""
+    return any(s["shuffleReadBytes"] > 0 and s["numCompleteTasks"] > 0 and s["numActiveTasks"] > 1 for s in stages)
+
+
+def multiply(project, times=8):
+    """More rows under other ids."""
+    for path in sorted(project.log_file(FIRST).parent.glob("[zmak].parquet")):
+        rows = pq.read_table(path).to_pandas()
+        copies = [rows.assign(event_id=rows["event_id"] + f"/{n}") for n in range(times)]
+        pq.write_table(pa.Table.from_pandas(pd.concat(copies), preserve_index=False), path)
