@@ -113,6 +113,7 @@ def write_config(folder, **sections) -> None:
         "baseline": {"start": f"{START:%F}", "end": f"{END:%F}"},
         "slices": ["site"],
         "groups": {"weather": ["wind", "hour"]},
+        "loss_attribution": {"rows": 40},
         "store": "store",
         "outputs": "outputs",
         **sections,

@@ -26,6 +26,7 @@ from whydrift.monitors.verdict import (
     Verdict,
     WindowKey,
 )
+from whydrift.monitors.verdict_loss import FeatureLoss, LossAttribution
 from whydrift.monitors.verdict_slices import FairnessGap, SearchedSlice, SliceSearch
 
 
@@ -222,5 +223,38 @@ VERDICT = Verdict(
             baseline_log_ratio=-0.1,
         ),
         FairnessGap(metric="false_positive_rate", column="origin", group="origin=JFK", reference="origin=EWR", rows=4),
+    ),
+    loss_attribution=LossAttribution(
+        cohort_start=_day(12),
+        cohort_end=_day(13),
+        loss="brier",
+        rows=203,
+        left_out=2,
+        rate=0.22,
+        background_rows=20,
+        mean=0.11,
+        expected=0.15,
+        baseline_mean=0.16,
+        baseline_expected=0.17,
+        features=(
+            FeatureLoss(
+                feature="temp",
+                value=0.01,
+                error=0.004,
+                baseline=-0.02,
+                deviation=0.005,
+                change=0.03,
+                effect=4.4,
+            ),
+            FeatureLoss(
+                feature="hour",
+                value=-0.05,
+                error=0.007,
+                baseline=-0.04,
+                deviation=0.006,
+                change=-0.01,
+                effect=-1.2,
+            ),
+        ),
     ),
 )

@@ -205,6 +205,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "baseline": {"start": f"{BASELINE_START:%F}", "end": f"{BASELINE_END:%F}"},
         "slices": ["site"],
         "groups": {"weather": ["temp", "load"]},
+        "loss_attribution": {"rows": 60},  # a quarter of a day's
         "job": {"owner": "energy"},
         "store": "store",
         "outputs": "outputs",

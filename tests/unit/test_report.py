@@ -122,6 +122,7 @@ def test_every_block_of_a_full_verdict_is_there_in_order(make_verdict):
         "What the model relies on",
         "What moved the score",
         "Calibration",
+        "Which feature makes the model wrong",
         "Labels",
         "Slices",
         "Slice search",
@@ -135,7 +136,7 @@ def test_every_block_of_a_full_verdict_is_there_in_order(make_verdict):
     ]
     roles = [t for t in page.texts if t in ("Diagnosis.", "Validation.", "Knowledge.")]
     assert len(roles) == len(page.heads), "each block says which question it answers"
-    assert page.tags.count("svg") == 4
+    assert page.tags.count("svg") == 5
 
 
 def test_numbers_are_rounded_for_people(make_verdict):
@@ -203,6 +204,11 @@ def test_no_name_or_text_of_a_verdict_becomes_markup(make_verdict, name):
         detectable=tuple(replace(d, example_feature=name) for d in plain.detectable),
         slices=tuple(replace(s, slice=name) for s in plain.slices),
         rows=RowCounts(seen=3, explained=2, labelled=0, set_aside={name: 1}),
+        loss_attribution=replace(
+            plain.loss_attribution,
+            loss=name,
+            features=tuple(replace(f, feature=name) for f in plain.loss_attribution.features),
+        ),
         digests={name: name},
     )
     html = render(verdict, evidently_link=name)
@@ -292,6 +298,7 @@ def test_what_was_not_computed_is_said_and_not_drawn(make_verdict, status):
         calibration=None,
         slices=(),
         rows=RowCounts(seen=37, explained=0, labelled=0, set_aside={}),
+        loss_attribution=None,
     )
     page = _Page(render(verdict))
     assert page.tags.count("svg") == 1, "only the time line"

@@ -92,9 +92,11 @@ def test_contributions_of_trees_have_no_background(config, trees):
     assert found.agreement.ranks > 0.8
 
 
-def test_the_sampling_explainer_has_no_second_opinion(config, ridge):
-    found = run(config, ridge, NUMBERS, method="permutation")
-    assert found.agreement is None
+@pytest.mark.parametrize("method", ["permutation", "kernel"])
+def test_lime_is_the_second_opinion_on_sampled_shapley_values(config, ridge, method):
+    found = run(config, ridge, NUMBERS, method=method)
+    assert (found.agreement.method, found.agreement.rows) == ("lime", ROWS)
+    assert found.agreement.ranks == pytest.approx(1.0)
     assert found.backgrounds == BACKGROUNDS
 
 

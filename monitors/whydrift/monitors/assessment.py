@@ -20,6 +20,7 @@ from whydrift.monitors.diagnosis import Known, Seen, diagnose
 from whydrift.monitors.expectations import broken_contract, contract_findings
 from whydrift.monitors.findings import evidence_findings, slow_findings
 from whydrift.monitors.frozen import WINDOWS, drifted, remember
+from whydrift.monitors.loss_attribution import loss_grounds, tell_losses
 from whydrift.monitors.policy import Cohort, decide, risk_since
 from whydrift.monitors.reference import HeadReference, Reference, Settings, hold_against, judged_moments
 from whydrift.monitors.shifts import Sums, sums
@@ -27,7 +28,8 @@ from whydrift.monitors.stream import muted_in
 from whydrift.monitors.stream_input import StreamInput
 from whydrift.monitors.streams import observe
 from whydrift.monitors.summary import WindowSummary
-from whydrift.monitors.verdict import Cause, Channel, Finding, Retraining, Status, WindowKey
+from whydrift.monitors.verdict import Cause, CauseKind, Channel, Finding, Retraining, Status, WindowKey
+from whydrift.monitors.verdict_loss import LossAttribution
 
 _POOLED = 7  # newest windows that a diagnosis may take together
 
@@ -88,6 +90,7 @@ class Assessed:
     cause: Cause | None
     retraining: Retraining
     missing_windows: int
+    loss_attribution: LossAttribution | None
 
     @property
     def judged(self) -> bool:
@@ -134,7 +137,9 @@ def step(reference: Reference, before: Incident, window: WindowInput) -> tuple[I
     findings = [*checks, *heard, *_slow(reference, evidence, month, window.key)]
     shift = tuple(sums(own.cells, own.moments.rows) for own in heads if own.cells is not None and own.moments)
     recent = (*before.recent, *([(window.key.start, shift)] if judged else []))[-_POOLED:]
-    cause, paged = _cause(reference, before, evidence, findings, _seen(heads, recent if judged else ()))
+    late = settings.lag * settings.width
+    blamed = tell_losses(outcomes, reference.loss_attribution, layout, (window.key.start - late, window.key.end - late))
+    cause, paged = _cause(reference, before, evidence, findings, _seen(heads, recent if judged else ()), blamed)
     cohorts = _cohorts(reference, before.cohorts, window, outcomes)
     retraining = _retraining(reference, cause, cohorts, window, before.last_request)
     after = Incident(
@@ -161,6 +166,7 @@ def step(reference: Reference, before: Incident, window: WindowInput) -> tuple[I
         cause=cause,
         retraining=retraining,
         missing_windows=missing,
+        loss_attribution=blamed,
     )
 
 
@@ -194,11 +200,16 @@ def _cause(
     evidence: ev.Evidence,
     findings: Sequence[Finding],
     seen: Sequence[Seen],
+    blamed: LossAttribution | None,
 ) -> tuple[Cause | None, Cause | None]:
     """The window's cause, and that of the evidence's page while one is open: the cause that opened it."""
 
     def why(channel: Channel) -> Cause | None:
-        return _diagnose(reference, [f for f in findings if f.status is Status.PAGE and f.channel is channel], seen)
+        paging = [f for f in findings if f.status is Status.PAGE and f.channel is channel]
+        cause = _diagnose(reference, paging, seen)
+        if cause is None or cause.kind is not CauseKind.CONCEPT_CHANGED:
+            return cause
+        return replace(cause, grounds=(*cause.grounds, *loss_grounds(blamed)))
 
     opened = why(Channel.EVIDENCE) if evidence.page else before.paged
     paged = opened if evidence.firing else None

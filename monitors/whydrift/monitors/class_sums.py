@@ -35,6 +35,7 @@ from whydrift.monitors.calibration import MESH, ScoreMesh
 from whydrift.monitors.calibration_multiclass import ClassMeshes
 from whydrift.monitors.dense import dense
 from whydrift.monitors.explained_sums import ADDITIVITY_TOLERANCE, summarise_explained
+from whydrift.monitors.links import softmax
 from whydrift.monitors.outcome_streams import score_mesh
 from whydrift.monitors.summary import (
     Explained,
@@ -202,18 +203,6 @@ def _quality(batch: Explained, layout: Layout) -> WindowSummary:
             term("quality", "prediction_differs", ones_where(differs)),
         ]
     )
-
-
-def softmax(output: FloatArray) -> FloatArray:
-    """The probabilities (n, C) of outputs (n, C).
-
-    >>> softmax(np.array([[0.0, np.log(3.0)]]))
-    array([[0.25, 0.75]])
-    """
-    # By column: a sum along rows could depend on the memory layout.
-    weights = [np.exp(column - output.max(axis=1)) for column in output.T]
-    total = np.sum(weights, axis=0)
-    return np.stack([weight / total for weight in weights], axis=1)
 
 
 def _whole_outcomes(batch: Outcomes, layout: Layout) -> WindowSummary:

@@ -18,6 +18,7 @@ from whydrift.monitors.conformal import Residuals, read_residuals
 from whydrift.monitors.contract_sums import Measured
 from whydrift.monitors.expectations import Expectation, check_expectations, measure_all
 from whydrift.monitors.fairness import UsualGaps, fit_usual_gaps
+from whydrift.monitors.loss_attribution import UsualLosses, fit_usual_losses
 from whydrift.monitors.outcome_streams import Loss, UsualCalibration, losses, usual_calibration
 from whydrift.monitors.performance import usual_rates
 from whydrift.monitors.policy import RetrainingPolicy, UsualLoss, fit_usual_loss
@@ -98,6 +99,7 @@ class Reference:
     meshes: ClassMeshes | None
     losses: Mapping[str, Loss]
     usual_loss: UsualLoss | None
+    loss_attribution: UsualLosses | None
     gaps: UsualGaps
     residuals: Residuals | None
     windows: int
@@ -161,6 +163,7 @@ def refer(windows: Sequence[BaselineWindow], layout: Layout, settings: Settings,
         usual_loss=fit_usual_loss(
             [found[""].mean * layout.loss_scale**2 for f in outcomes.values() if "" in (found := losses(f))]
         ),
+        loss_attribution=fit_usual_losses(list(outcomes.values()), layout),
         gaps=fit_usual_gaps(frames, list(outcomes.values()), layout),
         residuals=read_residuals(labelled) if labelled is not None else None,
         windows=len(windows),

@@ -31,6 +31,7 @@ of a unit; what is summed, and each of its factors, is held within ±2**30 units
 | residual    |       |         | cell     | weight, see `conformal`; and value, of all                  |
 | selection   |       | column  | group    | of all rows, see `confusion`                                |
 | confusion   |       | column  | group    | of labelled rows, see `confusion`                           |
+| loss_attribution |  | feature |          | of some labelled rows, see `loss_attribution`               |
 
 Attributions and outputs are in units of `Layout.scale`, losses are squared errors in units of `Layout.loss_scale`.
 The blocks attribution, phi, group, total and quality are those of `explained_sums`. What a multiclass model has of
@@ -53,6 +54,7 @@ from whydrift.monitors.binning import FeatureBins, assign, slice_names
 from whydrift.monitors.conformal import residual_terms
 from whydrift.monitors.confusion import Fairness, confusion_terms, selection_terms
 from whydrift.monitors.grid import SliceCell, rows_of
+from whydrift.monitors.loss_sampling import LossSampling
 from whydrift.monitors.summary_terms import BITS, CHUNK, SIGNED, Rows, by_slice, held, mesh_terms, ones_where, term
 
 FloatArray = npt.NDArray[np.float64]
@@ -105,6 +107,7 @@ class Layout:
     baseline found there, whose losses are watched; `fairness` is of a classifier only. `residual_edges` are quantiles
     of a regression's residuals in units of `loss_scale`, see `conformal`. `classes` are those of a multiclass model,
     in the order of its outputs, and have the `attributions`; `softmax` says how its outputs give its predictions.
+    `loss_attribution` says how losses are explained; None where they are not.
     """
 
     task: Literal["binary", "regression", "multiclass"]
@@ -122,6 +125,7 @@ class Layout:
     fairness: Fairness | None = None
     residual_edges: tuple[float, ...] = ()
     classes: tuple[ClassCells, ...] = ()
+    loss_attribution: LossSampling | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -159,12 +163,14 @@ class Outcomes:
     """Rows with their mature labels: `features` (n, p) frame, the others (n,).
 
     Of a model of C classes `prediction` is (n, C), and `label` the number of the class, 0..C-1; see `class_sums`.
+    `event_id` is only needed where losses are explained.
     """
 
     features: pd.DataFrame
     prediction: FloatArray
     weight: FloatArray
     label: FloatArray
+    event_id: npt.NDArray[np.object_] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Literal
 
 from whydrift.monitors.verdict_classes import MulticlassResult
 from whydrift.monitors.verdict_labels import LabelView
+from whydrift.monitors.verdict_loss import LossAttribution
 from whydrift.monitors.verdict_slices import FairnessGap, SliceSearch
 from whydrift.monitors.verdict_validation import ExpectationResult, RegressionCalibration
 
@@ -365,3 +366,4 @@ class Verdict:
     classes: tuple[ClassResult, ...] = ()
     multiclass: MulticlassResult | None = None
     muted: tuple[Mute, ...] = ()
+    loss_attribution: LossAttribution | None = None

@@ -98,6 +98,7 @@ def write_verdict(
         search=search(extras.searched, reference.layout, reference.settings.search) if extras.searched else None,
         expectations=hold_against(reference, assessed.frame),
         regression=_regression(reference, assessed),
+        loss_attribution=assessed.loss_attribution,
         fairness=tell_gaps(assessed.frame, assessed.outcomes, reference.gaps, reference.layout),
     )
 

@@ -48,8 +48,11 @@ from whydrift.pipelines.rows import (
     LogReader,
     Summariser,
     explainer_digest,
+    learn_losses,
     learn_residuals,
+    load_model,
     make_explainer,
+    make_loss_explainer,
     total_set_aside,
 )
 from whydrift.pipelines.searching import find_slices
@@ -59,7 +62,7 @@ from whydrift.pipelines.window import split
 
 logger = logging.getLogger(__name__)
 
-MANIFEST_VERSION = 2
+MANIFEST_VERSION = 3
 GOLDEN_ROWS = 500
 _EXPLAINED = 2000  # rows that show the output's scale and the range of each attribution
 _CORRELATED = 20_000  # rows that show which features move together
@@ -102,7 +105,7 @@ def make(config: Config, registry: Registry, version: ModelVersion, *, approver:
         NoDataError: the period has no rows that fit the model's signature.
     """
     windows = list(split(config.baseline.start, config.baseline.end, config.window.every))
-    model = registry.load(version)
+    model = load_model(config, registry, version)
     log = LogReader(_whoever_served(config), version, model.features)
     records = [log.read(window) for window in progress(windows, "reading the reference period")]
     frame = pd.concat([r.frame for r in records], ignore_index=True)
@@ -115,12 +118,13 @@ def make(config: Config, registry: Registry, version: ModelVersion, *, approver:
     explainer = make_explainer(config, model, background)
     few, many = _sample(frame, _EXPLAINED, salt="scale"), _sample(frame, _CORRELATED, salt="groups")
     layout = fit_layout(config, model, explainer, few, many, frame)
-    summariser = Summariser(log, explainer, layout, model.digest)
+    losses = make_loss_explainer(config, model, background)
+    summariser = Summariser(log, explainer, layout, model.digest, losses=losses)
     answered = [summariser.answer(record) for record in progress(records, "asking the model")]
     summaries = [summariser.summarise(record) for record in progress(answered, "explaining the reference period")]
     cohorts = list(zip(windows, answered, strict=True))
     layout, cells = find_slices(config, summariser, summaries, cohorts)
-    late = learn_residuals(replace(summariser, layout=layout), cohorts)
+    late = learn_losses(learn_residuals(replace(summariser, layout=layout), cohorts), cohorts)
     made = [
         BaselineWindow(window.start, summary, late.outcomes(window, record))
         for (window, record), summary in zip(cohorts, summaries, strict=True)
@@ -232,6 +236,7 @@ def _check_made_for(config: Config, version: ModelVersion, manifest: dict[str, A
         "groups": {name: list(members) for name, members in config.groups.items()},
         "model.task": config.model.task,
         "model.classes": list(config.model.classes),
+        "explainer.space": config.explainer.space,
         "labels": config.labels is not None,
         "fairness": _asked(config.fairness.columns, config.fairness.threshold) if config.fairness else None,
     }
@@ -243,11 +248,15 @@ def _check_made_for(config: Config, version: ModelVersion, manifest: dict[str, A
         "groups": {group.name: list(group.members) for group in layout.groups if not group.automatic},
         "model.task": layout.task,
         "model.classes": [c.name for c in layout.classes],
+        "explainer.space": manifest["space"],
         "labels": manifest["labels"],
         "fairness": _asked([c.groups.name for c in layout.fairness.columns], layout.fairness.threshold)
         if layout.fairness
         else None,
     }
+    if layout.loss_attribution is not None and config.loss_attribution.rows != 0:
+        now["loss_attribution.loss"] = config.loss_attribution.full_name(config.model.task)
+        then["loss_attribution.loss"] = layout.loss_attribution.loss
     for name, value in now.items():
         if value != then[name]:
             raise BaselineError(
@@ -278,6 +287,7 @@ def _manifest(
         "model_version": version.version,
         "model_digest": digests["model"],
         "explainer": {"name": explainer.name, "parameters": dict(explainer.parameters)},
+        "space": config.explainer.space,
         "explainer_digest": digests["explainer"],
         "config_digest": config.digest(),
         "start": config.baseline.start.isoformat(),

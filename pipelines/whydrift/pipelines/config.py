@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from whydrift.pipelines.contracts import Expected, mistakes
 from whydrift.pipelines.errors import ConfigError
+from whydrift.pipelines.loss_section import LossAttribution
 from whydrift.pipelines.sections import (
     Allowance,
     Baseline,
@@ -60,6 +61,7 @@ class Config(Section):
         description="Where `profile` reads and explains a window's rows: in its own process, or on the Spark cluster of"
         " its environment. The numbers are the same.",
     )
+    loss_attribution: LossAttribution = LossAttribution()
     baseline: Baseline
     slices: tuple[str, ...] = Field((), description="Features of the model whose values are watched as slices.")
     groups: dict[str, tuple[str, ...]] = Field({}, description="Names for sets of features, e.g. one upstream feed.")
@@ -96,6 +98,21 @@ class Config(Section):
     def _fairness_is_of_a_classifier(self) -> Self:
         if self.fairness is not None and self.model.task != "binary":
             raise ValueError(f"fairness: rates need model.task binary, it is {self.model.task}; leave the section out")
+        return self
+
+    @model_validator(mode="after")
+    def _space_is_of_a_classifier(self) -> Self:
+        if self.explainer.space == "probability" and self.model.task == "regression":
+            raise ValueError(
+                "explainer.space: a regression predicts no probability, its attributions add up to its prediction;"
+                " leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _loss_is_of_the_task(self) -> Self:
+        if not self.loss_attribution.fits(self.model.task):
+            raise ValueError(f"loss_attribution.loss: {self.loss_attribution.loss} is not a loss of {self.model.task}")
         return self
 
     @model_validator(mode="after")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from whydrift.pipelines.errors import ConfigError, ModelError
 from whydrift.pipelines.explainers.protocol import Explainer, Explanation, answers
 from whydrift.pipelines.job import Job
 from whydrift.pipelines.progress import progress
-from whydrift.pipelines.rows import LogReader, Summariser, make_explainer
+from whydrift.pipelines.rows import LogReader, Summariser, load_model, make_explainer
 from whydrift.pipelines.sources.records import Records, with_predictions
 from whydrift.pipelines.window import Window
 
@@ -54,7 +54,7 @@ def gate(job: Job, candidate: str, windows: Sequence[Window]) -> GateResult:
     version = job.registry.resolve(config.model.name, candidate)
     if version.version == job.version.version:
         raise ConfigError(f"the candidate {candidate} is version {version.version}, which is the champion itself")
-    model = job.registry.load(version)
+    model = load_model(config, job.registry, version)
     strangers = set(model.features) - set(job.baseline.background.columns)
     if strangers:
         raise ModelError(
@@ -62,7 +62,7 @@ def gate(job: Job, candidate: str, windows: Sequence[Window]) -> GateResult:
             " explain against; log the column, promote with a new baseline, and compare from then on"
         )
     explainer = make_explainer(config, model, job.baseline.background[list(model.features)])
-    champion = job.summariser
+    champion = replace(job.summariser, losses=None)  # the gate compares losses and does not explain them
     both = LogReader(config, job.version, {**model.features, **champion.log.features})
     paired = [
         _pair(champion, explainer, list(model.features), both, window) for window in progress(windows, "comparing")

@@ -16,7 +16,7 @@ from whydrift.pipelines.contracts import expectations
 from whydrift.pipelines.distributing import ENGINES, Engine
 from whydrift.pipelines.errors import ConfigError, NoDataError
 from whydrift.pipelines.registry import ModelVersion, Registry
-from whydrift.pipelines.rows import LogReader, Summariser, make_explainer
+from whydrift.pipelines.rows import LogReader, Summariser, load_model, make_explainer, make_loss_explainer
 from whydrift.pipelines.settings import settings
 from whydrift.pipelines.store import Store
 from whydrift.pipelines.window import Window, split
@@ -44,10 +44,11 @@ class Job:
 
     @cached_property
     def summariser(self) -> Summariser:
-        model = self.registry.load(self.version)
+        model = load_model(self.config, self.registry, self.version)
         explainer = make_explainer(self.config, model, self.baseline.background)
         log = LogReader(self.config, self.version, model.features)
-        return Summariser(log, explainer, self.baseline.layout, model.digest, self.baseline.golden)
+        losses = make_loss_explainer(self.config, model, self.baseline.background)
+        return Summariser(log, explainer, self.baseline.layout, model.digest, self.baseline.golden, losses)
 
     @cached_property
     def engine(self) -> Engine:

@@ -126,6 +126,8 @@ def _metrics(verdict: Verdict) -> dict[str, float]:
     for one in verdict.classes:
         if one.calibration is not None:
             found[f"calibration/class:{one.class_name}/smece"] = one.calibration.smece
+    if verdict.loss_attribution is not None:
+        found |= {f"loss_attribution/{f.feature}": f.value for f in verdict.loss_attribution.features}
     for part in verdict.slices:
         found[f"loss/{part.slice.replace('=', ':')}"] = part.loss
     return {_METRIC_NAME.sub("_", name): float(value) for name, value in found.items() if value is not None}

@@ -7,6 +7,7 @@ a tag of the model version, so that a file changed behind our back is found on l
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -16,11 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from whydrift.pipelines.errors import BaselineError, ModelError, StoreError, WhyDriftError, without_password
+from whydrift.pipelines.loading import differing, load_native
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mlflow import MlflowClient
+
+logger = logging.getLogger(__name__)
 
 BASELINE_PATH = "whydrift/baseline"
 BASELINE_TAG = "whydrift.baseline"
@@ -49,7 +53,7 @@ class ModelVersion:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """The native model, the kinds of its input columns, and the sha256 of its files."""
+    """The native model or the worker that holds it, the kinds of its input columns, and the sha256 of its files."""
 
     native: Any
     features: dict[str, Literal["number", "string"]]
@@ -97,10 +101,18 @@ class Registry:
         source = str(found.source)
         return source.removeprefix("models:/") if source.startswith("models:/m-") else None
 
-    def load(self, version: ModelVersion) -> LoadedModel:
-        """Download and load a model with its own flavour's loader; raises ModelError if it has no usable signature."""
-        with self._reaching(f"load {version.uri}"), tempfile.TemporaryDirectory() as folder:
-            return open_model(self.fetch_model(version, Path(folder)), version.uri)
+    def load(self, version: ModelVersion, open_model: Callable[[Path], Any] = load_native) -> LoadedModel:
+        """Download a model and open its folder, which is gone afterwards; by default with its own flavour's loader.
+
+        Raises:
+            ModelError: it cannot be opened, or has no usable signature.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            path = self.fetch_model(version, Path(folder))
+            if open_model is load_native:
+                _warn_of_other_libraries(path, version.uri)
+            with self._reaching(f"load {version.uri}"):
+                return open_folder(path, version.uri, open_model)
 
     def fetch_model(self, version: ModelVersion, folder: Path) -> Path:
         """Download a model's files."""
@@ -224,16 +236,15 @@ class Registry:
         return StoreError(f"MLflow at {shown} could not {action}: {said}")
 
 
-def open_model(path: Path, uri: str) -> LoadedModel:
-    """Load a model from its files; raises ModelError if that fails or it has no usable signature."""
+def open_folder(path: Path, uri: str, open_model: Callable[[Path], Any] = load_native) -> LoadedModel:
+    """Open a model's downloaded files; raises ModelError if that fails or it has no usable signature."""
     import mlflow
 
-    meta = mlflow.models.Model.load(str(path))
+    features, digest = _features(mlflow.models.Model.load(str(path)).signature, uri), _digest(path)
     try:
-        native = _native_loader(meta.flavors)(str(path))
-    except (ImportError, ValueError, TypeError, AttributeError) as error:
-        raise ModelError(f"{uri} cannot be loaded here: {error}") from error
-    return LoadedModel(native, _features(meta.signature, uri), _digest(path))
+        return LoadedModel(open_model(path), features, digest)
+    except ModelError as error:
+        raise ModelError(f"{uri}: {error}") from error
 
 
 def _database_errors() -> tuple[type[Exception], ...]:
@@ -245,15 +256,14 @@ def _database_errors() -> tuple[type[Exception], ...]:
     return (SQLAlchemyError,)
 
 
-def _native_loader(flavors: Mapping[str, Any]) -> Callable[[str], Any]:
-    import mlflow
-
-    for flavor in ("xgboost", "lightgbm", "catboost", "sklearn"):
-        if flavor in flavors:
-            loader: Callable[[str], Any] = getattr(mlflow, flavor).load_model
-            return loader
-    pyfunc: Callable[[str], Any] = mlflow.pyfunc.load_model
-    return pyfunc
+def _warn_of_other_libraries(folder: Path, uri: str) -> None:
+    others = [f"{name} {then} (here {now})" for name, (then, now) in sorted(differing(folder).items())]
+    if others:
+        logger.warning(
+            "%s was recorded with %s; `explainer: {environment: model}` explains it with its own libraries",
+            uri,
+            ", ".join(others),
+        )
 
 
 def _features(signature: Any, uri: str) -> dict[str, Literal["number", "string"]]:

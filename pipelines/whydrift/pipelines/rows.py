@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -30,11 +30,18 @@ from whydrift.monitors.summary import (
 )
 from whydrift.pipelines.config import Config
 from whydrift.pipelines.contracts import expectations
+from whydrift.pipelines.environments import interpreter
 from whydrift.pipelines.errors import SchemaError
 from whydrift.pipelines.explainers.choose import choose
+from whydrift.pipelines.explainers.columns import Columns
+from whydrift.pipelines.explainers.loss_attribution import LossExplainer, explain_losses, fit_sampling
+from whydrift.pipelines.explainers.losses import find_loss, try_loss
+from whydrift.pipelines.explainers.prediction import predictor
+from whydrift.pipelines.explainers.process import Worker
 from whydrift.pipelines.explainers.protocol import Explainer, FloatArray, answers
+from whydrift.pipelines.explainers.second import second_opinion
 from whydrift.pipelines.progress import progress
-from whydrift.pipelines.registry import LoadedModel, ModelVersion
+from whydrift.pipelines.registry import LoadedModel, ModelVersion, Registry
 from whydrift.pipelines.sources.records import (
     FeatureKind,
     FileSource,
@@ -73,7 +80,8 @@ class LogReader:
 class Summariser:
     """Reduces records against a baseline's layout, explained by the deployed model's explainer.
 
-    `golden` are the rows that the baseline keeps with their answers; None while it is being made.
+    `golden` are the rows that the baseline keeps with their answers; None while it is being made. `losses` explains
+    the losses of labelled rows; None where nobody asks for that.
     """
 
     log: LogReader
@@ -81,6 +89,7 @@ class Summariser:
     layout: Layout
     model_digest: str
     golden: Golden | None = None
+    losses: LossExplainer | None = None
 
     @cached_property
     def replayed(self) -> WindowSummary:
@@ -134,7 +143,8 @@ class Summariser:
 
     def reduce_outcomes(self, batch: Outcomes) -> WindowSummary:
         """The summary of labelled rows."""
-        return (summarise_class_outcomes if self.layout.classes else summarise_outcomes)(batch, self.layout)
+        outcomes = (summarise_class_outcomes if self.layout.classes else summarise_outcomes)(batch, self.layout)
+        return outcomes if self.losses is None else merge([outcomes, explain_losses(self.losses, batch, self.layout)])
 
     def answer(self, records: Records) -> Records:
         """The records with the model's own predictions in place of the logged ones."""
@@ -171,6 +181,7 @@ class Summariser:
             prediction=read_predictions(joined, self.classes),
             weight=joined["weight"].to_numpy(np.float64),
             label=joined["label"].to_numpy(np.float64),
+            event_id=joined["event_id"].to_numpy(object),
         )
 
     def stray_labels(self, window: Window, asked: pd.DataFrame) -> WindowSummary:
@@ -199,6 +210,16 @@ def learn_residuals(summariser: Summariser, cohorts: Iterable[tuple[Window, Reco
     return replace(summariser, layout=replace(layout, residual_edges=edges))
 
 
+def learn_losses(summariser: Summariser, cohorts: Iterable[tuple[Window, Records]]) -> Summariser:
+    """The summariser with the share of labelled rows whose losses are explained; as it is where none are to be."""
+    if summariser.losses is None:
+        return summariser
+    asked = summariser.log.config.loss_attribution.rows
+    batches = [batch for cohort, records in cohorts if (batch := summariser.matured(cohort, records)) is not None]
+    sampling = fit_sampling(summariser.losses, batches, None if asked == "auto" else asked)
+    return replace(summariser, layout=replace(summariser.layout, loss_attribution=sampling))
+
+
 def _finite(values: FloatArray) -> npt.NDArray[np.bool_]:
     """Which rows have finite numbers only, (n,)."""
     return np.asarray(np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
@@ -209,16 +230,61 @@ def total_set_aside(records: Iterable[Records]) -> dict[str, int]:
     return dict(sum((Counter(r.set_aside) for r in records), Counter[str]()))
 
 
+def load_model(config: Config, registry: Registry, version: ModelVersion) -> LoadedModel:
+    """The model, in this process or in a worker of the environment that it records, as the configuration asks for.
+
+    Raises:
+        ModelError: it cannot be loaded, or its environment cannot be made.
+        ConfigError: the configuration asks for an environment, and there is no uv to make it.
+        StoreError: MLflow, or the package index, cannot be reached.
+    """
+    if config.explainer.environment == "inherit":
+        return registry.load(version)
+    return registry.load(version, lambda folder: Worker(interpreter(folder), folder))
+
+
 def make_explainer(config: Config, model: LoadedModel, background: pd.DataFrame) -> Explainer:
     """The explainer that the configuration asks for."""
-    return choose(
-        model.native,
+    make = model.native.choose if isinstance(model.native, Worker) else partial(choose, model.native)
+    return make(
         method=config.explainer.method,
         task=config.model.task,
         background=background,
         features=list(model.features),
         classes=config.model.classes,
+        space=config.explainer.space,
     )
+
+
+def make_second(config: Config, model: LoadedModel, first: Explainer, background: pd.DataFrame) -> Explainer:
+    """Another explainer than the first, in the space of its link."""
+    native = model.native
+    make = native.second_opinion if isinstance(native, Worker) else partial(second_opinion, native)
+    return make(
+        first=first.name,
+        task=config.model.task,
+        link=first.link,
+        background=background,
+        features=list(model.features),
+        classes=config.model.classes,
+    )
+
+
+def make_loss_explainer(config: Config, model: LoadedModel, background: pd.DataFrame) -> LossExplainer | None:
+    """What explains the losses of labelled rows, if the configuration asks for it and the model is in this process.
+
+    Raises:
+        ConfigError: the loss is a function that cannot be imported, or not one number a row of that row alone.
+    """
+    if config.labels is None or config.loss_attribution.rows == 0 or isinstance(model.native, Worker):
+        return None
+    task, classes = config.model.task, config.model.classes
+    columns = Columns.of(background, list(model.features))
+    native = getattr(model.native, "best_estimator_", model.native)
+    loss = find_loss(config.loss_attribution, task)
+    explainer = LossExplainer.of(predictor(native, task, columns, background, classes), loss, columns, background)
+    try_loss(loss, explainer.start, len(classes) if classes else 2 * (task == "binary"))
+    return explainer
 
 
 def explainer_digest(explainer: Explainer) -> str:

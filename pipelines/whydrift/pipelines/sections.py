@@ -168,8 +168,21 @@ class Labels(Section):
 class Explainer(Section):
     """How rows are explained."""
 
-    method: Literal["auto", "native", "tree", "linear", "permutation"] = "auto"
+    method: Literal[
+        "auto", "native", "additive", "linear", "tree", "deep_lift", "gradient_shap", "integrated_gradients",
+        "permutation", "kernel",
+    ] = "auto"  # fmt: skip
     background_rows: int = Field(100, ge=1, le=1000, description="Baseline rows that the absent features come from.")
+    environment: Literal["inherit", "model"] = Field(
+        "inherit",
+        description="Libraries that load and explain the model. inherit: those that whydrift runs with. model: those"
+        " that MLflow recorded with it, in a process and an environment of its own, which uv makes once.",
+    )
+    space: Literal["margin", "probability"] = Field(
+        "margin",
+        description="Where the attributions of a classifier add up. margin: log-odds, or what its model adds up itself."
+        " probability: the prediction; only forests do so exactly, other models are sampled (permutation).",
+    )
 
 
 class Baseline(Section):

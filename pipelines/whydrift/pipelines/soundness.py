@@ -2,7 +2,7 @@
 
     with other background rows    where the explainer has a background
     with a little noise           on the numeric features
-    by another method             the sampling explainer, where it is not the one in use
+    by another method             permutation, or LIME where the one in use samples Shapley values itself
 
 At most 100 rows are taken, so that this costs some seconds where explaining the reference period costs minutes. All
 of it is a function of the rows: equal baselines are equal byte for byte.
@@ -20,12 +20,9 @@ from whydrift.monitors.quality import agree, between_backgrounds, known, stabili
 from whydrift.monitors.verdict import FeatureSoundness, MethodAgreement, Soundness
 from whydrift.pipelines.config import Config
 from whydrift.pipelines.errors import ModelError
-from whydrift.pipelines.explainers.columns import Columns
-from whydrift.pipelines.explainers.permutation import PermutationExplainer
-from whydrift.pipelines.explainers.prediction import predictor
 from whydrift.pipelines.explainers.protocol import Explainer, FloatArray
 from whydrift.pipelines.registry import LoadedModel
-from whydrift.pipelines.rows import make_explainer
+from whydrift.pipelines.rows import make_explainer, make_second
 
 ROWS = 100
 BACKGROUNDS = 5
@@ -148,19 +145,11 @@ def _second_opinion(
     rows: pd.DataFrame,
     values: FloatArray,
 ) -> MethodAgreement | None:
-    """The sampling explainer in the space of the one in use; None where that is the one in use, or cannot be."""
-    if isinstance(explainer, PermutationExplainer):
-        return None
+    """Another explainer in the space of the one in use; None where the model is beyond it."""
     background = background.head(_SECOND_BACKGROUND)
-    columns = Columns.of(background, list(model.features))
-    native = getattr(model.native, "best_estimator_", model.native)
-    second = PermutationExplainer.of(
-        predictor(native, config.model.task, columns, background, config.model.classes),
-        columns,
-        explainer.link,
-        background,
-    )
-    few = rows.head(max(1, _PREDICTIONS // (2 * background.size)))
+    second = make_second(config, model, explainer, background)
+    cost = int(second.parameters.get("neighbours", 2 * background.size))
+    few = rows.head(max(1, _PREDICTIONS // cost))
     try:
         other = _explain(second, few)
     except ModelError:  # mixtures of rows, which only a sampling explainer asks for, can be beyond a model

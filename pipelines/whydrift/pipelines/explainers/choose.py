@@ -16,23 +16,35 @@ import numpy as np
 import pandas as pd
 
 from whydrift.pipelines.errors import ModelError
+from whydrift.pipelines.explainers.additive import AdditiveModel
 from whydrift.pipelines.explainers.columns import Columns, digest
 from whydrift.pipelines.explainers.encoding import Encoding, split
+from whydrift.pipelines.explainers.gradient import TOLERANCE, Algorithm, GradientExplainer
+from whydrift.pipelines.explainers.kernel import KernelExplainer
+from whydrift.pipelines.explainers.lime import LimeExplainer
 from whydrift.pipelines.explainers.linear import LinearModel
 from whydrift.pipelines.explainers.native import XGBoostTrees, is_xgboost, xgboost_link
 from whydrift.pipelines.explainers.permutation import PermutationExplainer
 from whydrift.pipelines.explainers.prediction import Predict, predictor
-from whydrift.pipelines.explainers.protocol import Explainer, Explanation, Link, Task, UnsuitedError, answers
+from whydrift.pipelines.explainers.protocol import Explainer, Explanation, Link, Space, Task, UnsuitedError, answers
 from whydrift.pipelines.explainers.tree import SklearnTrees
 
 # XGBoost computes in float32; what is looked for here is a wrong algorithm, whose errors are of order 1.
 _TOLERANCE = 1e-4
 
 _HELP = (
-    "Supported are XGBoost models (native), linear models and scikit-learn's tree models, also behind column-wise"
-    " preprocessing (linear, tree), and anything with predict_proba or predict (permutation). To add a family, write"
+    "Supported are XGBoost models (native), linear models, explainable boosting machines and scikit-learn's tree"
+    " models, also behind column-wise preprocessing (linear, additive, tree), PyTorch modules (deep_lift,"
+    " gradient_shap, integrated_gradients), and anything with predict_proba or predict (permutation, kernel). To add a"
+    " family, write"
     " a class with `explain` as in explainers/linear.py and name it in FAMILIES of explainers/choose.py."
 )
+
+
+Method = Literal[
+    "auto", "native", "additive", "linear", "tree", "deep_lift", "gradient_shap", "integrated_gradients",
+    "permutation", "kernel", "lime",
+]  # fmt: skip
 
 
 class Core(Protocol):
@@ -54,6 +66,7 @@ class EncodedExplainer:
     encoding: Encoding
     parameters: Mapping[str, str]
     base: float | tuple[float, ...] = np.nan
+    tolerance: float = _TOLERANCE  # relative to the output, within which its attributions add up
 
     @property
     def link(self) -> Link:
@@ -79,22 +92,25 @@ class EncodedExplainer:
 def choose(
     model: object,
     *,
-    method: Literal["auto", "native", "tree", "linear", "permutation"],
+    method: Method,
     task: Task,
     background: pd.DataFrame,
     features: Sequence[str],
     classes: Sequence[str] = (),
+    space: Space = "margin",
 ) -> Explainer:
     """Make the explainer of a model.
 
     Args:
-        model: What MLflow's own flavour loads: XGBoost, scikit-learn, or an object with predict_proba or predict.
+        model: What MLflow's own flavour loads: XGBoost, scikit-learn, PyTorch, or an object with predict_proba or
+            predict.
         method: A family, or `auto` for the first that fits.
         task: `binary` where the model gives the probability of the positive class, `regression` for a value,
             `multiclass` for a probability of each class.
         background: Baseline rows (b, p); absent features take their values from here where the family needs it.
         features: Names of the p features, in the order that the attributions are to have.
         classes: Of a multiclass model, in the order of its outputs.
+        space: `probability` for attributions of a classifier that add up to its prediction itself.
 
     Raises:
         ModelError: no explainer fits, or not the one that was asked for; the message says why.
@@ -105,14 +121,30 @@ def choose(
     model = getattr(model, "best_estimator_", model)  # of a hyperparameter search
     predict = predictor(model, task, columns, background, classes)
     refusals = []
-    for family in FAMILIES if method == "auto" else {method} & FAMILIES.keys():
+    for family in _AUTO if method == "auto" else {method} & FAMILIES.keys():
         try:
-            return _checked(FAMILIES[family](model, task, columns, background), predict, background)
+            explainer = FAMILIES[family](model, task, columns, background)
+            _check_space(explainer, space)
+            return _checked(explainer, predict, background)
         except UnsuitedError as error:
             refusals.append(f"{family}: {error}")
-    if method not in {"auto", "permutation"}:
+    if method != "auto" and method not in SAMPLERS:
         raise ModelError(f"no {method} explainer for this {type(model).__name__}. {'; '.join(refusals)}. {_HELP}")
-    return PermutationExplainer.of(predict, columns, _SAMPLED[task], background)
+    link: Link = "identity" if space == "probability" else _SAMPLED[task]
+    return SAMPLERS["permutation" if method == "auto" else method](predict, columns, link, background)
+
+
+def _check_space(explainer: EncodedExplainer, space: Space) -> None:
+    """That the attributions add up where they are to; of trees only forests' do so in probability.
+
+    shap's TreeExplainer offers the probability of boosted trees as well, and spreads it over the features as the margin
+    is spread, once for each background row: that adds up, and is not the Shapley value of the probability.
+
+    Raises:
+        UnsuitedError: they do not.
+    """
+    if space == "probability" and explainer.link != "identity":
+        raise UnsuitedError(f"{explainer.name} adds up in the margin, and explainer.space asks for probability")
 
 
 _SAMPLED: dict[Task, Link] = {"binary": "logit", "regression": "identity", "multiclass": "softmax"}
@@ -139,11 +171,43 @@ def _tree(model: Any, task: Task, columns: Columns, _background: pd.DataFrame) -
     return EncodedExplainer("shap:tree", core, columns, encoding, _versions("shap", "sklearn"))
 
 
-# What `auto` tries, in this order, before it samples.
-FAMILIES: dict[str, Callable[[Any, Task, Columns, pd.DataFrame], EncodedExplainer]] = {
+def _additive(model: Any, task: Task, columns: Columns, _background: pd.DataFrame) -> EncodedExplainer:
+    encoding = split(model, columns)
+    core = AdditiveModel.of(encoding.estimator, task)
+    return EncodedExplainer("interpret:terms", core, columns, encoding, _versions("interpret"))
+
+
+def _gradient(algorithm: Algorithm) -> Family:
+    def of(model: Any, task: Task, columns: Columns, background: pd.DataFrame) -> EncodedExplainer:
+        frame = columns.frame(background)
+        core = GradientExplainer.of(model, task, frame, algorithm)
+        parameters = {"background": digest(frame), **_versions("torch", "captum")}
+        tolerance = _TOLERANCE if algorithm == "deep_lift" else TOLERANCE
+        name, encoding = f"captum:{algorithm}", split(model, columns)
+        return EncodedExplainer(name, core, columns, encoding, parameters, tolerance=tolerance)
+
+    return of
+
+
+Family = Callable[[Any, Task, Columns, pd.DataFrame], EncodedExplainer]
+
+# What `auto` tries, in this order, before it samples; but not the last, which asks another question than the others.
+FAMILIES: dict[str, Family] = {
     "native": _native,
+    "additive": _additive,
     "linear": _linear,
     "tree": _tree,
+    "deep_lift": _gradient("deep_lift"),
+    "gradient_shap": _gradient("gradient_shap"),
+    "integrated_gradients": _gradient("integrated_gradients"),
+}
+_AUTO = tuple(FAMILIES)[:-1]
+
+# What explains anything that predicts.
+SAMPLERS: dict[str, Callable[[Predict, Columns, Link, pd.DataFrame], Explainer]] = {
+    "permutation": PermutationExplainer.of,
+    "kernel": KernelExplainer.of,
+    "lime": LimeExplainer.of,
 }
 
 
@@ -164,7 +228,7 @@ def _checked(explainer: EncodedExplainer, predict: Predict, background: pd.DataF
     output = explanation.output
     scale = max(1.0, float(np.abs(output).max()))
     residual = float(np.abs(explanation.residual()).max())
-    if not residual <= _TOLERANCE * scale:
+    if not residual <= explainer.tolerance * scale:
         raise UnsuitedError(f"attributions of {explainer.name} miss the model's output by up to {residual:.2g}")
     gap = float(np.abs(answers(output, explainer.link) - predict(explainer.columns.frame(background))).max())
     if not gap <= _TOLERANCE * scale:

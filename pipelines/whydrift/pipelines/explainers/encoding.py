@@ -45,15 +45,22 @@ class Encoding:
         return self.steps.transform(as_input(self.steps, frame))
 
     def decode(self, encoded: Explanation, features: int) -> Explanation:
-        """Sum the attributions of encoded columns per feature, always in the same order."""
+        """Sum the attributions of encoded columns per feature, always in the same order.
+
+        The sum of the columns' standard errors bounds that of the sum.
+        """
         if encoded.values.shape[-1] != self.owners.size:
             raise ValueError(
                 f"{encoded.values.shape[-1]} encoded columns where {self.owners.size} were traced to features"
             )
-        values = np.zeros((*encoded.values.shape[:-1], features))
+        error = None if encoded.error is None else self._sum(encoded.error, features)
+        return Explanation(self._sum(encoded.values, features), encoded.base, encoded.output, error)
+
+    def _sum(self, encoded: FloatArray, features: int) -> FloatArray:
+        sums = np.zeros((*encoded.shape[:-1], features))
         for column, owner in enumerate(self.owners):
-            values[..., owner] += encoded.values[..., column]
-        return Explanation(values, encoded.base, encoded.output)
+            sums[..., owner] += encoded[..., column]
+        return sums
 
 
 def split(model: Any, columns: Columns) -> Encoding:
@@ -76,7 +83,9 @@ def input_names(model: Any) -> tuple[str, ...] | None:
     names = getattr(model, "feature_names_in_", None)
     if names is None:
         names = getattr(model, "feature_names", None)  # of an XGBoost Booster
-    return None if names is None else tuple(map(str, names))
+    if names is None or list(names) == [f"feature_{i:04}" for i in range(len(names))]:  # interpret's own, of an array
+        return None
+    return tuple(map(str, names))
 
 
 def as_input(model: Any, frame: pd.DataFrame) -> Any:

@@ -108,7 +108,7 @@ class PermutationExplainer:
         frame = columns.frame(background)
         walks = Walks.draw(frame, np.random.default_rng(seed))
         orders = hashlib.sha256(walks.orders.astype("<i8").tobytes()).hexdigest()
-        start = _output(predict(frame), link)
+        start = to_output(predict(frame), link)
         return cls(predict, columns, link, walks, start, {"background": digest(frame), "orders": orders})
 
     def explain(self, features: pd.DataFrame) -> Explanation:
@@ -123,7 +123,7 @@ class PermutationExplainer:
         output = np.empty((len(frame), *heads))
         for i in range(len(frame)):
             try:
-                answer = _output(self.predict(self.walks.hybrids(frame.iloc[i : i + 1])), self.link)
+                answer = to_output(self.predict(self.walks.hybrids(frame.iloc[i : i + 1])), self.link)
             except (TypeError, ValueError) as error:
                 raise ModelError(f"the model refuses row {i} of the batch or a mixture of it: {error}") from error
             output[i] = answer[0]
@@ -142,7 +142,8 @@ def _standard_error(draws: FloatArray) -> FloatArray:
     return np.asarray(np.sqrt(draws.var(axis=0) / max(count - 1, 1)))
 
 
-def _output(prediction: FloatArray, link: Link) -> FloatArray:
+def to_output(prediction: FloatArray, link: Link) -> FloatArray:
+    """Predictions in the space of attributions: log-odds, logarithms of the classes' probabilities, or as they are."""
     if link == "identity":
         return prediction
     if link == "softmax":

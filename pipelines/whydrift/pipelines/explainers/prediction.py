@@ -12,6 +12,7 @@ from whydrift.pipelines.errors import ModelError
 from whydrift.pipelines.explainers.columns import Columns
 from whydrift.pipelines.explainers.encoding import as_input, single_threaded, split
 from whydrift.pipelines.explainers.native import XGBoostTrees, is_xgboost
+from whydrift.pipelines.explainers.network import Network, is_torch
 from whydrift.pipelines.explainers.protocol import FloatArray, Task
 
 Predict = Callable[[pd.DataFrame], FloatArray]
@@ -28,7 +29,7 @@ def predictor(
         ModelError: the model cannot predict, or not what the task asks for.
     """
     _check_order(model, classes)
-    answer = _answer(model, task, columns)
+    answer = _answer(model, task, columns, background)
     shape = (len(classes),) if classes else ()
     asked = f"{len(classes)} probabilities, one for each of model.classes," if classes else "one number"
 
@@ -60,10 +61,12 @@ def _check_order(model: Any, classes: Sequence[str]) -> None:
         )
 
 
-def _answer(model: Any, task: Task, columns: Columns) -> Callable[[pd.DataFrame], Any]:
+def _answer(model: Any, task: Task, columns: Columns, background: pd.DataFrame) -> Callable[[pd.DataFrame], Any]:
     if is_xgboost(model):
         trees, encoding = XGBoostTrees.of(model, "identity"), split(model, columns)
         return lambda frame: trees.predict(encoding.encode(frame))
+    if is_torch(model):
+        return _network(model, task, columns.frame(background)).predict
     method = "predict_proba" if task != "regression" and hasattr(model, "predict_proba") else "predict"
     if not hasattr(model, method):
         raise ModelError(
@@ -72,6 +75,13 @@ def _answer(model: Any, task: Task, columns: Columns) -> Callable[[pd.DataFrame]
         )
     call = getattr(single_threaded(model), method)
     return lambda frame: call(as_input(model, frame))
+
+
+def _network(model: Any, task: Task, background: pd.DataFrame) -> Network:
+    try:
+        return Network.of(model, task, background)
+    except ValueError as error:
+        raise ModelError(f"{type(model).__name__}: {error}") from error
 
 
 def _check(predict: Predict, model: Any, task: Task, frame: pd.DataFrame) -> None:
@@ -83,7 +93,7 @@ def _check(predict: Predict, model: Any, task: Task, frame: pd.DataFrame) -> Non
         return
     if values.min() < 0 or values.max() > 1:
         raise ModelError(f"{type(model).__name__} predicts {values.min():.4g} to {values.max():.4g}: no probabilities")
-    if not hasattr(model, "predict_proba") and np.isin(values, (0, 1)).all():
+    if not hasattr(model, "predict_proba") and not is_torch(model) and np.isin(values, (0, 1)).all():
         raise ModelError(
             f"{type(model).__name__} predicts classes, and attributions need probabilities: log a model with"
             " predict_proba, or one whose predict gives the probability"

@@ -11,12 +11,13 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit
 
-from whydrift.monitors.class_sums import softmax
+from whydrift.monitors.links import softmax
 from whydrift.pipelines.errors import ModelError
 
 FloatArray = npt.NDArray[np.float64]
 Task = Literal["binary", "regression", "multiclass"]
 Link = Literal["logit", "identity", "softmax"]
+Space = Literal["margin", "probability"]
 
 
 class UnsuitedError(ModelError):

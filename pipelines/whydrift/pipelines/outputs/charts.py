@@ -15,7 +15,9 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from whydrift.monitors.loss_attribution import BEYOND
 from whydrift.monitors.verdict import FeatureAttribution, ReliabilityBin, ScoreShift, Status, Verdict
+from whydrift.monitors.verdict_loss import FeatureLoss, LossAttribution
 
 PALETTE = {
     "ink": "#1c2430",
@@ -46,6 +48,7 @@ _EVALUATED = (Status.OK, Status.TICKET, Status.PAGE)
 _LABEL_LENGTH = 26
 _TEXT = 11.0  # one point is one pixel, see _svg
 _ROW = 21  # pixels a feature
+_PANEL = 92  # pixels a feature over time
 _NARROW = 440  # pixels, so that a phone can show the figure
 
 
@@ -80,6 +83,54 @@ def timeline(windows: Sequence[Verdict]) -> str:
         _mark_windows(axes, windows)
 
     return _svg(draw, "timeline", (1040, 232), "Evidence by window against the page and ticket thresholds")
+
+
+def losses(cohorts: Sequence[LossAttribution], features: Sequence[str]) -> str:
+    """The mean loss attribution of each feature by cohort, over the baseline's band; `cohorts` in the order of time."""
+    height = len(features) * _PANEL + 34
+    start, width = cohorts[0].cohort_start, cohorts[0].cohort_end - cohorts[0].cohort_start
+
+    def draw(figure: Any) -> None:
+        for number, name in enumerate(features):
+            top = 8 + number * _PANEL
+            axes = _axes(figure, left=62, right=150, bottom=height - top - _PANEL + 12, top=top)
+            axes.set_xlim(start - width, cohorts[-1].cohort_start + width)
+            _time_axis(axes)
+            axes.yaxis.set_major_locator(_few_ticks())
+            if number < len(features) - 1:
+                axes.tick_params(axis="x", labelbottom=False)
+            _mark_losses(
+                axes, [(c.cohort_start, c.cohort_end, f) for c in cohorts for f in c.features if f.feature == name]
+            )
+            _beside(axes, sum(axes.get_ylim()) / 2, _shorten(name), PALETTE["ink"])
+
+    return _svg(draw, "losses", (1040, height), "Mean loss attribution by feature over time, with the baseline's band")
+
+
+def _mark_losses(axes: Any, points: Sequence[tuple[datetime, datetime, FeatureLoss]]) -> None:
+    """A feature's values with their 95 % intervals, squares where they are beyond what windows differ by."""
+    last = points[-1][2]
+    axes.axhline(0, color=PALETTE["muted"], linewidth=0.9)
+    if last.baseline is not None and last.deviation is not None:
+        axes.axhspan(
+            last.baseline - 2 * last.deviation, last.baseline + 2 * last.deviation, color=PALETTE["band"], alpha=0.55
+        )
+    for before, (at, _, own) in zip([None, *points], points, strict=False):
+        if before is not None and before[1] == at:
+            axes.plot([before[0], at], [before[2].value, own.value], color=PALETTE["then"], linewidth=1.2, zorder=2)
+    for marker, colour, beyond in (("o", "now", False), ("s", "moved", True)):
+        chosen = [(at, f) for at, _, f in points if (abs(f.effect or 0.0) >= BEYOND) == beyond]
+        axes.errorbar(
+            [at for at, _ in chosen],
+            [f.value for _, f in chosen],
+            [1.96 * f.error for _, f in chosen],
+            linestyle="none",
+            marker=marker,
+            markersize=4.5,
+            elinewidth=1,
+            color=PALETTE[colour],
+            zorder=3,
+        )
 
 
 def _mark_onset(axes: Any, since: datetime, windows: Sequence[Verdict]) -> None:

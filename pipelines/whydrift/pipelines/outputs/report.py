@@ -13,6 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from whydrift.monitors.loss_attribution import BEYOND
 from whydrift.monitors.verdict import (
     CalibrationResult,
     FeatureAttribution,
@@ -20,10 +21,12 @@ from whydrift.monitors.verdict import (
     Status,
     Verdict,
 )
+from whydrift.monitors.verdict_loss import LossAttribution
 from whydrift.pipelines.outputs import charts, wording
 
 TIMELINE_WINDOWS = 90
 TOP_FEATURES = 15
+LOSS_FEATURES = 3
 SHOWN_FINDINGS = 20
 _ROUNDING = 1e-6  # of the shift: what may be missing from an identity of floats
 
@@ -45,7 +48,7 @@ def render(verdict: Verdict, history: Sequence[Verdict] = (), *, evidently_link:
         history: earlier verdicts; those of another model version or baseline and later ones are left out.
         evidently_link: address of the Evidently view, where one was made.
     """
-    template = _environment().get_template("report.html.j2")
+    template = environment().get_template("report.html.j2")
     return template.render(
         v=verdict,
         meaning=wording.MEANING[verdict.status],
@@ -54,6 +57,7 @@ def render(verdict: Verdict, history: Sequence[Verdict] = (), *, evidently_link:
         calibration=_calibration_rows(verdict.calibration),
         absent=wording.absent(verdict),
         calibration_absent=wording.calibration_absent(verdict),
+        losses_absent=wording.losses_absent(verdict),
         findings=(verdict.findings[:SHOWN_FINDINGS], verdict.findings[SHOWN_FINDINGS:]),
         slices=_order_slices(verdict),
         missing=[a for a in verdict.attribution if a.missing_rate or a.baseline_missing_rate],
@@ -61,13 +65,14 @@ def render(verdict: Verdict, history: Sequence[Verdict] = (), *, evidently_link:
         detectable=[wording.detectable_sentence(d, verdict) for d in verdict.detectable],
         windows_since=_windows_since(verdict),
         top_features=TOP_FEATURES,
+        beyond=BEYOND,
         evidently_link=evidently_link,
         palette=charts.PALETTE,
         shapes=SHAPES,
     )
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -89,7 +94,7 @@ def _environment() -> Environment:
 
 
 def _figures(verdict: Verdict, history: Sequence[Verdict]) -> dict[str, Markup | None]:
-    drawn: dict[str, str | None] = dict.fromkeys(("timeline", "shares", "shift", "reliability"))
+    drawn: dict[str, str | None] = dict.fromkeys(("timeline", "shares", "shift", "reliability", "losses"))
     drawn["timeline"] = charts.timeline(_timeline(verdict, history))
     if verdict.attribution:
         top = sorted(verdict.attribution, key=lambda a: (-max(a.share, a.baseline_share), a.feature))
@@ -99,8 +104,17 @@ def _figures(verdict: Verdict, history: Sequence[Verdict]) -> dict[str, Markup |
         drawn["shift"] = charts.score_shift(moved[:TOP_FEATURES], _together(moved[TOP_FEATURES:]), verdict.score)
     if verdict.calibration is not None and verdict.calibration.diagram:
         drawn["reliability"] = charts.reliability(verdict.calibration.diagram)
+    if verdict.loss_attribution is not None:
+        cohorts = [v.loss_attribution for v in _timeline(verdict, history) if v.loss_attribution is not None]
+        drawn["losses"] = charts.losses(cohorts, _most_changed(verdict.loss_attribution))
     # matplotlib has escaped every text in these, see charts._embed
     return {name: None if svg is None else Markup(svg) for name, svg in drawn.items()}  # noqa: S704
+
+
+def _most_changed(told: LossAttribution) -> list[str]:
+    """The features whose loss attribution changed most, the largest change first."""
+    ordered = sorted(told.features, key=lambda f: (-abs(f.value if f.change is None else f.change), f.feature))
+    return [f.feature for f in ordered[:LOSS_FEATURES]]
 
 
 def _timeline(verdict: Verdict, history: Sequence[Verdict]) -> list[Verdict]:

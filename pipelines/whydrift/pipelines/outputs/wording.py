@@ -106,6 +106,15 @@ def calibration_absent(verdict: Verdict) -> str:
     return f"{verdict.rows.labelled:,} labelled rows are too few for it, now or in the baseline of a regression"
 
 
+def losses_absent(verdict: Verdict) -> str:
+    """Why it is not said which feature makes the model wrong."""
+    if verdict.status is Status.NOT_EVALUATED:
+        return absent(verdict)
+    if not verdict.rows.labelled:
+        return "no mature labels reached this window: none are configured, or they have not arrived"
+    return "too few labelled rows were explained, or loss_attribution was off when the baseline was made or is off now"
+
+
 def budget_sentences(verdict: Verdict) -> list[str]:
     """The accepted false alarms, what came of them so far, and whether the next window can page."""
     budget = verdict.budget
