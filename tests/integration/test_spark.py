@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import spark_cluster
+from whydrift.monitors.summary import WindowSummary
+from whydrift.pipelines import config as configuration
+from whydrift.pipelines.engines.spark import Cluster
+from whydrift.pipelines.errors import ConfigError, EngineError, StoreError
+from whydrift.pipelines.job import Job
+from whydrift.pipelines.window import Window
 
 SCRIPT = Path(sys.executable).with_name("whydrift-spark.py")
 DAY = timedelta(days=1)
@@ -78,6 +85,34 @@ def test_spark_writes_the_bytes_that_this_process_writes(project):
     found = profiled(project, "spark")
     assert found.keys() == expected.keys()
     assert found == expected
+
+
+@pytest.mark.usefixtures("_session")
+def test_what_an_executor_says_is_what_the_command_says(project):
+    """Under its own name, and so with its own exit code, though it comes through two stack traces."""
+    project.configure(engine="spark")
+    job = Job.open(configuration.load(project.config))
+    with pytest.raises(StoreError, match=r"^/nowhere/a\.parquet cannot be read: "):
+        job.engine.cluster.summarise(["/nowhere/a.parquet"], Window(FIRST, FIRST + DAY))
+
+
+@pytest.mark.usefixtures("_session")
+def test_a_failure_that_is_not_ours_names_its_reason():
+    window = Window(FIRST, FIRST + DAY)
+    with pytest.raises(
+        EngineError,
+        match=r"could not summarise the window: json.decoder.JSONDecodeError: Expecting value.*; see its log",
+    ):
+        Cluster(json.loads, b"").summarise(["a"], window)
+    with pytest.raises(EngineError, match=r"ModuleNotFoundError: No module named 'spark_cluster'"):
+        Cluster(spark_cluster.wait_for, b"").summarise(["a"], window)
+    assert Cluster(json.loads, b"").summarise([], window) == WindowSummary.zero()
+
+
+def test_without_pyspark_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyspark.sql", None)
+    with pytest.raises(ConfigError, match=r"install whydrift\[spark\]"):
+        Cluster(lambda _: None, b"").summarise(["a"], Window(FIRST, FIRST + DAY))
 
 
 @pytest.fixture

@@ -134,6 +134,15 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _executors_have_one_environment(self) -> Self:
+        if self.engine == "spark" and self.explainer.environment == "model":
+            raise ValueError(
+                "engine: Spark's executors explain in their own environment; give them the model's libraries, and set"
+                " explainer.environment to inherit"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _multiclass_goes_without(self) -> Self:
         """What is of one output alone; each class is watched as its own model against the rest."""
         if self.model.task != "multiclass":

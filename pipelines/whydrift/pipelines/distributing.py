@@ -29,7 +29,7 @@ from whydrift.monitors.summary import Layout, WindowSummary, count_set_aside, me
 from whydrift.pipelines.config import Config
 from whydrift.pipelines.engines.spark import Cluster
 from whydrift.pipelines.errors import ConfigError
-from whydrift.pipelines.registry import ModelVersion, Registry, open_model
+from whydrift.pipelines.registry import ModelVersion, Registry, open_folder
 from whydrift.pipelines.rows import LogReader, Summariser, explainer_digest, make_explainer
 from whydrift.pipelines.sections import MLflow
 from whydrift.pipelines.sources.records import Records, drop_repeats, prediction_columns
@@ -120,7 +120,7 @@ def open_order(data: bytes) -> RowWork:
         _compare(order["libraries"], _libraries())  # before anything of them is trusted
         archive.extractall(folder)
         config, version = Config.model_validate(order["config"]), ModelVersion(**order["version"])
-        model = open_model(Path(folder) / _MODEL, version.uri)
+        model = open_folder(Path(folder) / _MODEL, version.uri)
         background = pq.read_table(Path(folder) / _BACKGROUND).to_pandas()
     explainer = make_explainer(config, model, background)
     log = LogReader(config, version, model.features)
