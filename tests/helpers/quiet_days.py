@@ -96,7 +96,7 @@ def _reduce(rng, drawn, partner):
         residual=0.0,
         residual2=0.0,
     )
-    return Counts(rows, rows, sums, phi, np.zeros(1)), moments
+    return Counts(rows, rows, sums, phi, np.zeros(1), rows, rows), moments
 
 
 def _total(found):
@@ -105,6 +105,7 @@ def _total(found):
     whole = Counts(
         *(sum((getattr(c, name) for c in parts[1:]), getattr(parts[0], name)) for name in ("weight", "weight2")),
         *(np.sum([getattr(c, name) for c in parts], axis=0) for name in ("cells", "phi", "score")),
+        *(sum(getattr(c, name) for c in parts) for name in ("logged", "logged2")),
     )
     share = np.array([c.weight for c in parts]) / whole.weight
     names = ("value", "square", "absolute", "cross", "absolute_total", "absolute_total2")

@@ -85,9 +85,9 @@ class TestModelAndBaseline:
 
     def test_manifest_of_an_older_format(self, own_registry):
         path = baseline_folder(own_registry) / "manifest.json"
-        path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 1'))
+        path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 2'))
         result = own_registry.window("run", FIRST)
-        fails(result, 3, "BaselineError", "in another format (1, this one reads 3); make a new one with")
+        fails(result, 3, "BaselineError", "in another format (2, this one reads 3); make a new one with")
 
     def test_baseline_folder_removed(self, own_registry):
         shutil.rmtree(baseline_folder(own_registry))

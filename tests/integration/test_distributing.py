@@ -55,7 +55,7 @@ def job(project):
 
 @pytest.fixture
 def order(job):
-    return pack(job.summariser, job.registry, job.baseline.background)
+    return pack(job.summariser, job.registry, job.baseline)
 
 
 def scatter(frame):

@@ -53,8 +53,8 @@ def test_hourly_summaries_merge_to_the_daily_one(project):
     whole = Window(FIRST, FIRST + DAY)
     assert len(hours) == 24
 
-    parts = [hourly.summarise(hourly.log.read(hour)) for hour in hours]
-    expected = daily.summarise(daily.log.read(whole))
+    parts = [hourly.summarise(hourly.log.batches(hour)) for hour in hours]
+    expected = daily.summarise(daily.log.batches(whole))
     assert merge(parts).to_bytes() == expected.to_bytes()
     assert merge(parts[::-1]).to_bytes() == expected.to_bytes()
     assert len({part.to_bytes() for part in parts}) == 24

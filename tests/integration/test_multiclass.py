@@ -129,8 +129,8 @@ def test_24_hours_are_a_day(project):
     hourly = replace(daily, log=replace(daily.log, config=config.model_copy(update={"window": window})))
     whole, hours = Window(END, END + DAY), list(split(END, END + DAY, hour))
 
-    parts = [hourly.summarise(hourly.log.read(one)) for one in hours]
-    expected = daily.summarise(daily.log.read(whole))
+    parts = [hourly.summarise(hourly.log.batches(one)) for one in hours]
+    expected = daily.summarise(daily.log.batches(whole))
     assert merge(parts[::-1]).to_bytes() == expected.to_bytes()
     assert len({part.to_bytes() for part in parts}) == 24
     table = expected.frame()

@@ -111,8 +111,10 @@ def test_the_response_of_windows_where_nothing_moved_is_that_of_chance(baseline,
 
 def test_a_response_by_hand():
     """Means 1 and 3 become 1 and 5 while half and half of the rows become one and three quarters."""
-    before = Counts(4.0, 4.0, np.array([[[2.0, 2.0]], [[2.0, 6.0]], [[4.0, 20.0]]]), np.ones((1, 1)), np.ones(1))
-    now = Counts(4.0, 4.0, np.array([[[1.0, 3.0]], [[1.0, 15.0]], [[1.0, 75.0]]]), np.ones((1, 1)), np.ones(1))
+    before, now = (
+        Counts(4.0, 4.0, np.array(cells), np.ones((1, 1)), np.ones(1), 4.0, 4.0)
+        for cells in ([[[2.0, 2.0]], [[2.0, 6.0]], [[4.0, 20.0]]], [[[1.0, 3.0]], [[1.0, 15.0]], [[1.0, 75.0]]])
+    )
     assert response(now, before).size.tolist() == [(2 * (0.5 + 0.75) / 2) ** 2]
 
 

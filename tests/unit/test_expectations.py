@@ -243,7 +243,7 @@ def test_what_cannot_be_judged_is_neither_kept_nor_broken(frame):
     assert "effective rows, 3000 are needed" in few.message
     earlier = summarise(BATCH, LAYOUT).frame()
     (unseen,) = check_expectations([expectation], earlier, LAYOUT, 100, {})
-    assert "profile it again" in unseen.message
+    assert "profile the window again" in unseen.message
     (absent,) = check(expectation, batch=cut(BATCH, (BATCH.features["site"] == "a").to_numpy()))
     assert "0 effective rows, 100 are needed" in absent.message
     empty = Expectation("n", Direction("x", positive=True))

@@ -283,7 +283,7 @@ def test_trees_add_up_exactly(model, task, link):
     model.fit(NUMBERS, LABEL if task == "binary" else VALUE)
     explainer = choose(model, method="tree", task=task, background=NUMBERS[:20], features=list("dcba"))
     ours = explainer.explain(NUMBERS[100:200])
-    assert (explainer.name, explainer.link) == ("shap:tree", link)
+    assert (explainer.name, explainer.link) == ("trees:path_dependent", link)
     np.testing.assert_allclose(ours.residual(), 0, atol=1e-10)
 
 

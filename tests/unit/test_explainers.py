@@ -109,7 +109,7 @@ MODELS = {
             ROWS, LABEL
         ),
         "binary",
-        "shap:tree",
+        "trees:path_dependent",
         "identity",
     ),
     "boosting pipeline": (
@@ -117,14 +117,13 @@ MODELS = {
             ROWS, VALUE
         ),
         "regression",
-        "shap:tree",
+        "trees:path_dependent",
         "identity",
     ),
-    # shap takes the categorical splits of HistGradientBoosting for numeric ones, and is wrong.
     "categorical boosting": (
         lambda: HistGradientBoostingClassifier(max_iter=10).fit(categorical(ROWS), LABEL),
         "binary",
-        "permutation",
+        "trees:path_dependent",
         "logit",
     ),
     "pca pipeline": (
@@ -267,7 +266,7 @@ class Multiclass:
         (object(), "auto", "binary", "neither predict_proba nor predict"),
         (Classes(), "auto", "binary", "predicts classes"),
         (Multiclass(), "auto", "binary", r"shape \(20, 3\)"),
-        (PlainFunction(), "tree", "binary", "not one of scikit-learn's tree models.*To add a family"),
+        (PlainFunction(), "tree", "binary", "no tree model that is known here.*To add a family"),
         (PlainFunction(), "linear", "binary", "no linear explainer for this PlainFunction"),
         (PlainFunction(), "native", "binary", "no native explainer"),
     ],
@@ -278,10 +277,15 @@ def test_refusals(model, method, task, message):
 
 
 def test_a_wrong_explainer_is_refused_by_what_it_gets_wrong():
-    coded = ROWS.assign(carrier=pd.Categorical(ROWS["carrier"]).codes)
-    model = HistGradientBoostingClassifier(max_iter=10, categorical_features=[1]).fit(coded.to_numpy(float), LABEL)
+    class Sharpened(RandomForestClassifier):
+        def predict_proba(self, rows):
+            chance = super().predict_proba(rows) ** 2
+            return chance / chance.sum(axis=1, keepdims=True)
+
+    numbers = ROWS[["day", "wind"]]
+    model = Sharpened(5, max_depth=3).fit(numbers, LABEL)
     with pytest.raises(ModelError, match="miss the model's output by up to"):
-        choose(model, method="tree", task="binary", background=coded[:20], features=list(coded.columns))
+        choose(model, method="tree", task="binary", background=numbers[:20], features=["day", "wind"])
 
 
 def test_classes_of_a_margin_classifier_are_no_probabilities():

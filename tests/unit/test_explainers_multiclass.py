@@ -53,10 +53,10 @@ MODELS = {
     "xgboost": (xgboost.XGBClassifier(n_estimators=25, max_depth=4), "xgboost:pred_contribs", "softmax"),
     "linear": (LogisticRegression(), "linear", "softmax"),
     "pipeline": (make_pipeline(StandardScaler(), LogisticRegression()), "linear", "softmax"),
-    "histogram": (HistGradientBoostingClassifier(max_iter=15), "shap:tree", "softmax"),
-    "forest": (RandomForestClassifier(20, random_state=0), "shap:tree", "identity"),
-    "extra": (ExtraTreesClassifier(20, random_state=0), "shap:tree", "identity"),
-    "boosting": (GradientBoostingClassifier(n_estimators=5), "permutation", "softmax"),
+    "histogram": (HistGradientBoostingClassifier(max_iter=15), "trees:path_dependent", "softmax"),
+    "forest": (RandomForestClassifier(20, random_state=0), "trees:path_dependent", "identity"),
+    "extra": (ExtraTreesClassifier(20, random_state=0), "trees:path_dependent", "identity"),
+    "boosting": (GradientBoostingClassifier(n_estimators=5), "trees:path_dependent", "softmax"),
 }
 
 

@@ -15,7 +15,7 @@ import yaml
 from whydrift.pipelines import config as configuration
 from whydrift.pipelines.errors import ConfigError, SchemaError
 from whydrift.pipelines.sections import InferenceLog, Labels, LogColumns, Model
-from whydrift.pipelines.sources.records import read_predictions, with_predictions
+from whydrift.pipelines.sources.records import gather, read_predictions, with_predictions
 from whydrift.pipelines.sources.table import TableSource, read_labels
 from whydrift.pipelines.window import Window
 
@@ -51,7 +51,7 @@ def read(folder, raw, *, columns=COLUMNS, form="parquet"):
         rows = raw.to_dict("records")
         (folder / "a.jsonl").write_text("".join(json.dumps(row, default=str) + "\n" for row in rows))
     log = InferenceLog(path=str(folder), format=form, columns=LogColumns(prediction=columns))
-    return TableSource(log, model=MODEL, version="1").read(WINDOW, {"load": "number"})
+    return gather(TableSource(log, model=MODEL, version="1").batches(WINDOW, {"load": "number"}))
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])

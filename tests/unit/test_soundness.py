@@ -20,6 +20,7 @@ FRAME = pd.DataFrame(RNG.normal(size=(2000, 3)) * [1.0, 2.0, 0.5], columns=["a",
 FRAME["kind"] = RNG.choice(["x", "y"], len(FRAME))
 VALUE = (2 * FRAME["a"] + FRAME["b"] - FRAME["c"]).to_numpy()
 BACKGROUND_ROWS = 40
+USUAL = 1000  # rows of a window
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +37,9 @@ def config(tmp_path_factory):
 def run(config, native, features, spare=None, method="auto"):
     config = config.model_copy(update={"explainer": config.explainer.model_copy(update={"method": method})})
     model = LoadedModel(native, {f: "string" if f == "kind" else "number" for f in features}, "d" * 64)
-    explainer = make_explainer(config, model, FRAME[features][:BACKGROUND_ROWS])
+    explainer = make_explainer(config, model, FRAME[features][:BACKGROUND_ROWS], USUAL)
     spare = FRAME[features][600 : 600 + BACKGROUNDS * BACKGROUND_ROWS] if spare is None else spare
-    return measure(config, model, explainer, FRAME[features][:BACKGROUND_ROWS], FRAME[features][:500], spare)
+    return measure(config, model, explainer, FRAME[features][:BACKGROUND_ROWS], FRAME[features][:500], spare, USUAL)
 
 
 NUMBERS = ["a", "b", "c"]
@@ -117,8 +118,8 @@ def test_whole_numbers_stay_whole(config):
 
     rows = FRAME[["a"]].assign(n=RNG.integers(0, 9, len(FRAME)))
     model = LoadedModel(Counts(), {"a": "number", "n": "number"}, "d" * 64)
-    explainer = make_explainer(config, model, rows[:40])
-    found = measure(config, model, explainer, rows[:40], rows[:300], rows[:200])
+    explainer = make_explainer(config, model, rows[:40], USUAL)
+    found = measure(config, model, explainer, rows[:40], rows[:300], rows[:200], USUAL)
     assert all((n == np.round(n)).all() for n in seen)
     assert [f.sensitivity > 0 for f in found.features] == [True, False]
 
@@ -141,9 +142,9 @@ def test_rows_with_holes_and_whole_numbers(config, trees):
     rows.loc[::5, "kind"] = None
     rows["b"] = rows["b"].round().astype("int64")
     model = LoadedModel(trees, {"kind": "string", "a": "number", "b": "number", "c": "number"}, "d" * 64)
-    explainer = make_explainer(config, model, rows[:40])
-    walk(measure(config, model, explainer, rows[:40], rows[:200], rows[:200]))
-    few = measure(config, model, explainer, rows[:40], rows[:1], rows[:3])
+    explainer = make_explainer(config, model, rows[:40], USUAL)
+    walk(measure(config, model, explainer, rows[:40], rows[:200], rows[:200], USUAL))
+    few = measure(config, model, explainer, rows[:40], rows[:1], rows[:3], USUAL)
     assert few.rows == 1
     walk(few)
 
@@ -152,7 +153,8 @@ def test_a_wide_model_is_asked_for_fewer_second_opinions(config):
     wide = pd.DataFrame(RNG.normal(size=(300, 120)), columns=[f"f{i}" for i in range(120)])
     native = Ridge().fit(wide, wide.sum(axis=1))
     model = LoadedModel(native, dict.fromkeys(wide, "number"), "d" * 64)
-    found = measure(config, model, make_explainer(config, model, wide[:40]), wide[:40], wide[:200], wide[:200])
+    explainer = make_explainer(config, model, wide[:40], USUAL)
+    found = measure(config, model, explainer, wide[:40], wide[:200], wide[:200], USUAL)
     assert found.agreement.rows == 200_000 // (2 * 40 * 120)
     assert found.rows == ROWS
 
@@ -223,6 +225,6 @@ def test_windows_are_summed_with_it(config):
     )
     frame = rows.assign(prediction=explanation.output, weight=1.0)
     summariser = Summariser(LogReader(config, None, dict.fromkeys(NUMBERS, "number")), explainer, layout, "d")
-    found = relative_error(summariser.summarise(Records(frame, {})).frame(), layout)
+    found = relative_error(summariser.summarise([Records(frame, {})]).frame(), layout)
     expected = np.sqrt((explanation.error**2).mean(axis=0)) / np.abs(explanation.values).mean(axis=0)
     np.testing.assert_allclose(found, expected, rtol=1e-6)

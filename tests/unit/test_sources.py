@@ -14,6 +14,7 @@ import pytest
 
 from whydrift.pipelines.errors import NoDataError, SchemaError, StoreError
 from whydrift.pipelines.sections import InferenceLog, Labels, LogColumns, Model
+from whydrift.pipelines.sources.records import gather
 from whydrift.pipelines.sources.table import TableSource, read_labels
 from whydrift.pipelines.window import Window, split
 
@@ -55,7 +56,7 @@ def write(frame, path, form):
 def read(path, window=WINDOW, features=FEATURES, *, form="parquet", task="binary", classes=(), version="1", **log):
     model = Model(name="m", task=task, classes=classes)
     source = TableSource(InferenceLog(path=str(path), format=form, **log), model=model, version=version)
-    return source.read(window, features)
+    return gather(source.batches(window, features))
 
 
 def same(a, b):

@@ -16,7 +16,7 @@ and `positive`, of a regression `label`. Sums are exact as all summaries' are.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -137,7 +137,7 @@ def _counts(cohort: str, name: str, w: FloatArray) -> Iterator[Rows]:
 
 def _mesh(cohort: str, name: str, p: FloatArray, w: FloatArray) -> Iterator[Rows]:
     for rows in mesh_terms("label_mesh", "weight", p, w):
-        yield [(block, cohort, name, cell, stat, hi, lo) for block, _, _, cell, stat, hi, lo in rows]
+        yield replace(rows, slices=(cohort,), names=(name,))
 
 
 def read_cohorts(frame: pd.DataFrame) -> list[Cohort]:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from whydrift.monitors import evidence as ev
 from whydrift.monitors.attribution import Cells, Moments, Split, cells, split_shift
-from whydrift.monitors.checks import LABEL_CHECKS, check, check_labels, explained_rows, whole_loss
+from whydrift.monitors.checks import LABEL_CHECKS, check, check_labels, kept_rows, whole_loss
 from whydrift.monitors.class_sums import as_seen_by
 from whydrift.monitors.diagnosis import Known, Seen, diagnose
 from whydrift.monitors.expectations import broken_contract, contract_findings
@@ -48,7 +48,7 @@ class Incident:
     """What earlier windows left behind for the next one.
 
     `first` is the start of the first window of all, `windows` how many there were.
-    `rows` are those explained in the windows whose labels are not mature yet, `recent` the sums by head of the newest
+    `rows` are those of the windows whose labels are not mature yet, `recent` the sums by head of the newest
     windows that could be judged, `month` the newest windows' observations, for what drifts slowly.
     """
 
@@ -83,6 +83,7 @@ class Assessed:
     frame: pd.DataFrame
     outcomes: pd.DataFrame | None
     heads: tuple[HeadWindow, ...]
+    observation: ev.Observation
     evidence: ev.Evidence
     state: ev.State
     status: Status
@@ -126,7 +127,7 @@ def step(reference: Reference, before: Incident, window: WindowInput) -> tuple[I
     observation = observe(seen, layout, labels=settings.labels)
     state, evidence = ev.step(reference.detector, before.state, observation)
 
-    rows = (*before.rows, (window.key.start, explained_rows(frame)))[-settings.lag - 1 :]
+    rows = (*before.rows, (window.key.start, kept_rows(frame)))[-settings.lag - 1 :]
     failed = _checks(reference, window, frame, outcomes, dict(rows))
     onsets = {(f.stream, f.feature): _onset(f, before, window, settings) for f in failed}
     if not judged:  # a check that did not run did not pass: what it found before may well go on
@@ -159,6 +160,7 @@ def step(reference: Reference, before: Incident, window: WindowInput) -> tuple[I
         frame=frame,
         outcomes=outcomes,
         heads=heads,
+        observation=observation,
         evidence=evidence,
         state=state,
         status=_status(findings, firing=evidence.firing, judged=judged),

@@ -142,6 +142,13 @@ def moments(frame: pd.DataFrame, layout: Layout) -> Moments | None:
     return replace(of_features, groups=groups)
 
 
+def logged_rows(frame: pd.DataFrame) -> float:
+    """The effective number of all rows of a summary's frame, explained or not (Kish 1965); 0 without any."""
+    whole = frame[frame["block"] == "rows"].set_index("stat")["value"]
+    weight2 = float(whole.get("weight2", 0.0))
+    return float(whole.get("weight", 0.0)) ** 2 / weight2 if weight2 > 0 else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Split:
     """Each feature's shift, split; arrays (p,), in units of `Layout.scale`.

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 MISSING = -1
 BELOW = -2
@@ -89,17 +91,23 @@ def assign(bins: FeatureBins, values: pd.Series[Any]) -> npt.NDArray[np.int64]:
     array([ 1, -4, -1])
     """
     if not bins.numeric:
-        codes, distinct = pd.factorize(values.astype("string"))
-        known = pd.Index(bins.categories, dtype="string").get_indexer(distinct)
-        known = np.append(np.where(known < 0, UNSEEN, known), MISSING)  # a missing value's code is -1, the last
-        return np.asarray(known[codes], dtype=np.int64)
+        if isinstance(values.dtype, pd.CategoricalDtype):  # by distinct value; a missing one's code is -1, the last
+            distinct = assign(bins, values.cat.categories.to_series())
+            return np.append(distinct, MISSING)[values.cat.codes.to_numpy()]
+        return _categories(bins, pa.array(values.astype("string"), pa.large_string()))
     numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
     edges = np.asarray(bins.edges)
     cell = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, max(edges.size - 2, 0)).astype(np.int64)
     cell = np.where(numbers < edges[0], BELOW, np.where(numbers > edges[-1], ABOVE, cell))
     if (reach := FAR_WIDTHS * (edges[-1] - edges[0])) > 0:  # nothing is far from the only value that there was
         cell = np.where((numbers < edges[0] - reach) | (numbers > edges[-1] + reach), FAR, cell)
-    return np.where(values.isna().to_numpy(), MISSING, cell)
+    return np.where(np.isnan(numbers), MISSING, cell)
+
+
+def _categories(bins: FeatureBins, values: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    known = pc.index_in(values, value_set=pa.array(bins.categories, values.type))
+    cell = pc.if_else(pc.is_null(values), MISSING, pc.fill_null(known, UNSEEN))
+    return np.asarray(cell.to_numpy(), dtype=np.int64)
 
 
 def slice_names(bins: FeatureBins) -> list[str]:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from whydrift.monitors.attribution import cell_rates
+from whydrift.monitors.attribution import cell_rates, logged_rows
 from whydrift.monitors.binning import FAR, MISSING, UNSEEN
 from whydrift.monitors.calibration import POINTS
 from whydrift.monitors.class_sums import as_seen_by, head_names
@@ -76,7 +76,7 @@ def fit_limits(
     coverage = [
         whole_loss(late).get("rows", 0.0) / rows
         for frame, late in zip(frames, outcomes, strict=False)
-        if late is not None and (rows := explained_rows(frame)) > 0
+        if late is not None and (rows := kept_rows(frame)) > 0
     ]
 
     def per_feature(cell: int) -> tuple[Limit, ...]:
@@ -98,13 +98,14 @@ def fit_limits(
 def check(frame: pd.DataFrame, layout: Layout, limits: Limits, min_rows: int) -> list[Finding]:
     """The checks that fail in a window. Rates of fewer than `min_rows` rows are not judged."""
     found = [*_check_digests(frame, limits), *_check_golden(frame)]
-    seen, explained = rows_seen(frame), explained_rows(frame)
+    seen, explained = rows_seen(frame), _stat(frame, "quality", "explained")
     if seen >= min_rows:
         rate, limit = _set_aside_rate(frame), limits.set_aside.at(seen)
         if rate > limit:
             found.append(_finding("set_aside", rate, limits.set_aside.largest, limit, _why_set_aside(frame, rate)))
+    if kept_rows(frame) >= min_rows:
+        found += _check_cells(frame, layout, limits, max(logged_rows(frame), 1.0))
     if explained >= min_rows:
-        found += _check_cells(frame, layout, limits, _effective_rows(frame))
         found += _check_quality(frame, limits, explained)
     if (files := _stat(frame, "set_aside", "rows", name="unreadable_file")) > 0:
         text = f"{files:.0f} log file(s) of the window could not be read; their rows are not in this verdict"
@@ -121,7 +122,7 @@ def check_labels(
         outcomes: frame of the cohort's outcomes.
         layout: of the baseline.
         limits: the baseline's.
-        rows: the cohort's explained rows, None where its own window is not there.
+        rows: the cohort's rows, None where its own window is not there.
         min_rows: rates of fewer rows are not judged.
     """
     whole = whole_loss(outcomes)
@@ -163,15 +164,9 @@ def _check_class(outcomes: pd.DataFrame, rows: float, positives: float, name: st
             yield replace(_finding("label_class", 1.0, exp(-absent), None, text), class_name=name)
 
 
-def explained_rows(frame: pd.DataFrame) -> float:
-    """Rows of a window that were explained."""
-    return _stat(frame, "quality", "explained")
-
-
-def _effective_rows(frame: pd.DataFrame) -> float:
-    """As many rows of equal weight tell as much (Kish 1965)."""
-    weight, weight2 = _stat(frame, "rows", "weight"), _stat(frame, "rows", "weight2")
-    return max(weight**2 / weight2, 1.0) if weight2 > 0 else 1.0
+def kept_rows(frame: pd.DataFrame) -> float:
+    """Rows of a window that fit the contract, explained or not."""
+    return _stat(frame, "rows", "rows")
 
 
 def whole_loss(outcomes: pd.DataFrame) -> dict[str, float]:
@@ -183,7 +178,7 @@ def whole_loss(outcomes: pd.DataFrame) -> dict[str, float]:
 def rows_seen(frame: pd.DataFrame) -> float:
     """Rows in the log: kept and set aside."""
     aside = sum(n for reason, n in set_aside(frame).items() if reason not in {"unreadable_file", *_LABEL_REASONS})
-    return _stat(frame, "rows", "rows") + aside
+    return kept_rows(frame) + aside
 
 
 def set_aside(frame: pd.DataFrame) -> dict[str, int]:
@@ -237,11 +232,12 @@ def _check_cells(frame: pd.DataFrame, layout: Layout, limits: Limits, rows: floa
 def _check_quality(frame: pd.DataFrame, limits: Limits, rows: float) -> Iterator[Finding]:
     failures = _stat(frame, "quality", "not_additive")
     if failures > 0:
-        text = f"{failures:.0f} explanations do not add up to the model's output"
+        text = f"{failures:.0f} of {rows:,.0f} explanations do not add up to the model's output"
         yield _finding("additivity", failures / rows, 0.0, 0.0, text)
     rate, limit = _quality_rate(frame, "prediction_differs"), limits.differs.at(rows)
     if rate > limit:
-        text = f"{rate:.1%} of the logged predictions are not those of the registered model"
+        of = "" if rows == kept_rows(frame) else f" {rows:,.0f} explained of {kept_rows(frame):,.0f}"
+        text = f"{rate:.1%} of the{of} logged predictions are not those of the registered model"
         yield _finding("prediction_differs", rate, limits.differs.largest, limit, text)
 
 

@@ -23,7 +23,7 @@ such frames serves a class unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -34,9 +34,11 @@ import pyarrow as pa
 from whydrift.monitors.calibration import MESH, ScoreMesh
 from whydrift.monitors.calibration_multiclass import ClassMeshes
 from whydrift.monitors.dense import dense
-from whydrift.monitors.explained_sums import ADDITIVITY_TOLERANCE, summarise_explained
+from whydrift.monitors.explained_sums import explained_terms, head_of, not_additive
 from whydrift.monitors.links import softmax
 from whydrift.monitors.outcome_streams import score_mesh
+from whydrift.monitors.row_sums import reduce_rows
+from whydrift.monitors.sum_arrays import ByRow
 from whydrift.monitors.summary import (
     Explained,
     Layout,
@@ -45,12 +47,14 @@ from whydrift.monitors.summary import (
     WindowSummary,
     chunks,
     collect,
+    cut,
+    inputs_of,
     loss_terms,
     merge,
-    summarise_logged,
+    row_terms,
     summarise_outcomes,
 )
-from whydrift.monitors.summary_terms import held, mesh_terms, ones_where, term
+from whydrift.monitors.summary_terms import Rows, Weight, held, mesh_terms, ones_where, term
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -87,31 +91,45 @@ def as_seen_by(frame: pd.DataFrame, layout: Layout) -> tuple[pd.DataFrame, ...]:
 
 def summarise_classes(batch: Explained, layout: Layout) -> WindowSummary:
     """Reduce rows of a multiclass model that are all explained, as `summarise` does those of others."""
-    logged = Logged(batch.features, batch.prediction, batch.weight)
-    return merge([summarise_logged_classes(logged, layout), summarise_explained_classes(batch, layout)])
-
-
-def summarise_logged_classes(batch: Logged, layout: Layout) -> WindowSummary:
-    """Reduce what the log says of rows of a multiclass model, as `summarise_logged` does those of others."""
-    if not len(batch.features):
-        return WindowSummary.zero()
-    of_rows = summarise_logged(replace(batch, prediction=batch.prediction[:, 0]), heads(layout)[0])
-    parts = [_keep(of_rows, _OF_ROWS)]
-    for part in chunks(batch):
-        w = held(part.weight, 1.0)
-        for number, name in enumerate(head_names(layout)):
-            parts.append(collect(mesh_terms(f"score{_MARK}{name}", "weight", part.prediction[:, number], w)))
-    return merge(parts)
+    return _summarise(batch, layout, logged=True)
 
 
 def summarise_explained_classes(batch: Explained, layout: Layout) -> WindowSummary:
     """Reduce attributions of a multiclass model, as `summarise_explained` does those of others."""
-    if not len(batch.features):
-        return WindowSummary.zero()
-    parts = []
-    for number, (head, name) in enumerate(zip(heads(layout), head_names(layout), strict=True)):
-        parts.append(_named(summarise_explained(_explained_of(batch, number), head), str(name)))
-    return merge([*parts, *(_quality(part, layout) for part in chunks(batch))])
+    return _summarise(batch, layout, logged=False)
+
+
+def summarise_logged_classes(batch: Logged, layout: Layout) -> WindowSummary:
+    """Reduce what the log says of rows of a multiclass model, as `summarise_logged` does those of others."""
+
+    def terms(part: slice, weight: Weight, _: Sequence[ByRow]) -> Iterator[Rows]:
+        return _logged_terms(batch.prediction[part], layout, weight.held)
+
+    return collect(reduce_rows(inputs_of(batch, layout), (), terms, logged=True))
+
+
+def _summarise(batch: Explained, layout: Layout, *, logged: bool) -> WindowSummary:
+    own, marks = [_explained_of(batch, number) for number in range(len(layout.classes))], _marks(layout)
+    found = [head_of(one, head, mark) for one, head, mark in zip(own, heads(layout), marks, strict=True)]
+
+    def terms(part: slice, weight: Weight, added: Sequence[ByRow]) -> Iterator[Rows]:
+        if logged:
+            yield from _logged_terms(batch.prediction[part], layout, weight.held)
+        for one, head, mark, rows in zip(own, heads(layout), marks, added, strict=True):
+            yield from explained_terms(cut(one, part), head, weight.held, rows, mark)
+        yield from _answer_terms(cut(batch, part), layout, added)
+
+    return collect(reduce_rows(inputs_of(batch, layout), found, terms, logged=logged))
+
+
+def _marks(layout: Layout) -> list[str]:
+    return [f"{_MARK}{c.name}" for c in layout.classes]
+
+
+def _logged_terms(prediction: FloatArray, layout: Layout, w: FloatArray) -> Iterator[Rows]:
+    yield from row_terms(w)
+    for number, mark in enumerate(_marks(layout)):
+        yield from mesh_terms(f"score{mark}", "weight", prediction[:, number], w)
 
 
 def summarise_class_outcomes(batch: Outcomes, layout: Layout) -> WindowSummary:
@@ -185,24 +203,14 @@ def _named(summary: WindowSummary, name: str) -> WindowSummary:
     return WindowSummary(table.set_column(0, table.schema.field("block"), pa.array(blocks, pa.string())))
 
 
-def _quality(batch: Explained, layout: Layout) -> WindowSummary:
+def _answer_terms(batch: Explained, layout: Layout, added: Sequence[ByRow]) -> Iterator[Rows]:
     """How many rows are explained, and in how many any class is explained or answered otherwise than it should be."""
-    output, missed = batch.output, np.zeros(len(batch.output), dtype=np.bool_)
-    for number, base in enumerate(_bases(batch)):
-        one = held(output[:, number], layout.scale)
-        explained = np.full_like(one, held(np.array(base), layout.scale))
-        for j in range(batch.values.shape[2]):  # by column, as `summarise` adds
-            explained += held(batch.values[:, number, j], layout.scale)
-        missed |= np.abs(explained - one) > ADDITIVITY_TOLERANCE
-    answer = softmax(output) if layout.link == "softmax" else output
+    missed = [not_additive(rows, held(batch.output[:, number], layout.scale)) for number, rows in enumerate(added)]
+    answer = softmax(batch.output) if layout.link == "softmax" else batch.output
     differs = np.asarray((np.abs(answer - batch.prediction) > layout.prediction_tolerance).any(axis=1))
-    return collect(
-        [
-            term("quality", "explained", np.ones(len(output))),
-            term("quality", "not_additive", ones_where(missed)),
-            term("quality", "prediction_differs", ones_where(differs)),
-        ]
-    )
+    yield term("quality", "explained", np.ones(len(batch.output)))
+    yield term("quality", "not_additive", ones_where(np.logical_or.reduce(missed)))
+    yield term("quality", "prediction_differs", ones_where(differs))
 
 
 def _whole_outcomes(batch: Outcomes, layout: Layout) -> WindowSummary:

@@ -48,9 +48,10 @@ _MEAN_SPREAD = (_ROOT + _EXPECTED * _INVERSE_ROOT) / (2 * np.sqrt(_EXPECTED))
 class Counts:
     """The additive parts of a summary that are compared cell by cell.
 
-    Weights of all rows and of their squares; `cells` (3, p, cells) are sums of weight, attribution and its square
-    over the cells of the inputs; `phi` (p, cells) and `score` (cells,) are weights over the cells of the attributions
-    and the scores. Means and squares in units of `Layout.scale`.
+    Weights of the explained rows and of their squares, and of all that were `logged`; `cells` (3, p, cells) are sums
+    of weight, attribution and its square over the cells of the inputs; `phi` (p, cells) are weights over the cells of
+    the attributions, and `score` (cells,) those of all rows over the cells of the scores. Means and squares in units
+    of `Layout.scale`.
     """
 
     weight: float
@@ -58,11 +59,18 @@ class Counts:
     cells: FloatArray
     phi: FloatArray
     score: FloatArray
+    logged: float
+    logged2: float
 
     @property
     def rows(self) -> float:
-        """Effective rows (Kish 1965); 0 without any."""
+        """Effective explained rows (Kish 1965); 0 without any."""
         return self.weight**2 / self.weight2 if self.weight2 > 0 else 0.0
+
+    @property
+    def logged_rows(self) -> float:
+        """Effective rows of all that were logged."""
+        return self.logged**2 / self.logged2 if self.logged2 > 0 else 0.0
 
     def without(self, part: Counts) -> Counts:
         """The other rows, where `part` is some of these."""
@@ -70,6 +78,8 @@ class Counts:
         return Counts(
             weight=max(self.weight - part.weight, 0.0),
             weight2=max(self.weight2 - part.weight2, 0.0),
+            logged=max(self.logged - part.logged, 0.0),
+            logged2=max(self.logged2 - part.logged2, 0.0),
             cells=np.where(filled, self.cells - part.cells, 0.0),
             phi=np.maximum(self.phi - part.phi, 0.0),
             score=np.maximum(self.score - part.score, 0.0),
@@ -78,10 +88,12 @@ class Counts:
 
 def counts(frame: pd.DataFrame, layout: Layout) -> Counts:
     """Those of a summary's frame."""
-    total = frame[frame["block"] == "total"].set_index("stat")["value"]
+    total, logged = (frame[frame["block"] == block].set_index("stat")["value"] for block in ("total", "rows"))
     return Counts(
         weight=float(total.get("weight", 0.0)),
         weight2=float(total.get("weight2", 0.0)),
+        logged=float(logged.get("weight", 0.0)),
+        logged2=float(logged.get("weight2", 0.0)),
         cells=dense(frame, "attribution", layout.names, ("weight", "value", "square"), width(layout.features)),
         phi=dense(frame, "phi", layout.names, ("weight",), width(layout.attributions))[0],
         score=score_counts(frame, layout),

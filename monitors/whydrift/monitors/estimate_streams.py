@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from whydrift.monitors.attribution import logged_rows
 from whydrift.monitors.calibration import POINTS
 from whydrift.monitors.performance import mean_and_variance, mesh_of, threshold_of
 from whydrift.monitors.stream import Stream
@@ -38,5 +39,5 @@ def observe_estimates(window: StreamInput, layout: Layout) -> Values:
         return _UNSEEN
     loss = rate * (1 - POINTS) ** 2 + (1 - rate) * POINTS**2
     wrong = np.where(threshold_of(layout) <= POINTS, 1 - rate, rate)
-    both = [mean_and_variance(weight, expected, now.rows) for expected in (loss, wrong)]
+    both = [mean_and_variance(weight, expected, logged_rows(window.frame)) for expected in (loss, wrong)]
     return np.array([mean for mean, _ in both]), np.array([variance for _, variance in both])

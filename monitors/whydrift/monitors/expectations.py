@@ -209,8 +209,9 @@ def measure_all(
 
 def _too_few(frame: pd.DataFrame, expectation: Expectation, sums: Sums | None, min_rows: int) -> str:
     there = frame[(frame["block"] == "slice") & (frame["stat"] == "rows") & (frame["slice"] == expectation.slice)]
-    if sums is None and there["value"].sum() > 0:
-        return "the window was summarised before this was expected of the slice; profile it again"
+    rows = float(there["value"].sum())
+    if sums is None and rows > 0:
+        return f"none of its {rows:,.0f} rows was explained, or not with this slice in mind; profile the window again"
     return f"{sums.rows if sums is not None else 0:,.0f} effective rows, {min_rows} are needed"
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from whydrift.monitors.attribution import Moments
+from whydrift.monitors.attribution import Moments, logged_rows
 from whydrift.monitors.distances import score_counts, standardise
 from whydrift.monitors.evidence import Stream
 from whydrift.monitors.stream_input import StreamInput, Values, score_shape
@@ -36,7 +36,7 @@ def observe_model(window: StreamInput, layout: Layout) -> Values:
     now, base = window.moments, window.baseline
     if now is None:
         return np.full(4, np.nan), np.full(4, np.nan)
-    distance = score_shape(score_counts(window.frame, layout), now.rows, base.counts)
+    distance = score_shape(score_counts(window.frame, layout), logged_rows(window.frame), base.counts)
     streams = (
         (now.output, max(now.output2 - now.output**2, 0.0) / now.rows),
         (float(standardise(distance, base.score_excess)[0]), 0.0),

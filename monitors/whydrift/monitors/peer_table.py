@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from whydrift.monitors import peers
-from whydrift.monitors.attribution import Moments, cells
+from whydrift.monitors.attribution import Moments, cells, logged_rows
 from whydrift.monitors.binning import ABOVE, BELOW, FAR, OUTSIDE, FeatureBins
 from whydrift.monitors.quality import known
 from whydrift.monitors.summary import Layout
@@ -43,6 +43,10 @@ class Side:
     frame: pd.DataFrame
     moments: Moments
 
+    def rows(self, block: str) -> float:
+        """The effective rows that a block's distributions are of."""
+        return logged_rows(self.frame) if block == "input" else self.moments.rows
+
 
 def peer_table(now: Side, then: Side, layout: Layout) -> tuple[PeerStatistic, ...]:
     """Statistics of all features together, then of those whose inputs or attributions moved most.
@@ -62,7 +66,7 @@ def peer_table(now: Side, then: Side, layout: Layout) -> tuple[PeerStatistic, ..
         for of, table in tables.items():
             numeric = of == "attribution" or layout.features[j].numeric
             found = {name: known(float(values[j])) for name, values in table.items()}
-            limits = _limits(now.moments.rows, then.moments.rows, numeric=numeric)
+            limits = _limits(*(side.rows(of) for side in (now, then)), numeric=numeric)
             rows += _rows(found, limits, of, layout.names[j])
     return tuple(rows)
 
@@ -99,7 +103,7 @@ def _distances(block: str, bins: Sequence[FeatureBins], now: Side, then: Side) -
     psi = peers.psi(p, q)
     found = {
         "psi": psi,
-        "psi_excess": psi - peers.psi_null(p, q, now.moments.rows, then.moments.rows),
+        "psi_excess": psi - peers.psi_null(p, q, now.rows(block), then.rows(block)),
         "jensen_shannon_distance": np.sqrt(np.maximum(peers.jensen_shannon(p, q), 0.0)),
         "hellinger": peers.hellinger(p, q),
     }

@@ -70,7 +70,7 @@ def fit_stream_baseline(
     everything = counts(whole, layout)
     windows = [counts(frame, layout) for frame in judged]
     pairs = [(window, everything.without(window)) for window in windows]
-    rows = [window.rows for window in windows]
+    rows, logged = [window.rows for window in windows], [window.logged_rows for window in windows]
     groups = together.groups.variance if together.groups is not None else np.zeros(0)
     return StreamBaseline(
         moments=together,
@@ -79,14 +79,14 @@ def fit_stream_baseline(
         counts=everything,
         shape_excess=fit_excess([shape(a.phi, b.phi, a.rows, b.rows) for a, b in pairs], rows, len(layout.features)),
         response_excess=fit_excess([response(a, b) for a, b in pairs], rows, len(layout.features)),
-        score_excess=fit_excess([score_shape(a.score, a.rows, b) for a, b in pairs], rows, 1),
+        score_excess=fit_excess([score_shape(a.score, a.logged_rows, b) for a, b in pairs], logged, 1),
     )
 
 
 def score_shape(score: FloatArray, rows: float, baseline: Counts) -> Distances:
-    """The distance of a window's scores, (cells,), from the baseline's, (1,)."""
+    """The distance of a window's scores, (cells,), from the baseline's, (1,); `rows` are all that were logged."""
     now, before = (recut(s, baseline.score) for s in (score, baseline.score))
-    return shape(now, before, rows, baseline.rows)
+    return shape(now, before, rows, baseline.logged_rows)
 
 
 def _deviation(variance: FloatArray) -> FloatArray:

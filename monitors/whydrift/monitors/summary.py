@@ -40,7 +40,7 @@ these once a class, and what as a whole, says `class_sums`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar
 
@@ -55,7 +55,20 @@ from whydrift.monitors.conformal import residual_terms
 from whydrift.monitors.confusion import Fairness, confusion_terms, selection_terms
 from whydrift.monitors.grid import SliceCell, rows_of
 from whydrift.monitors.loss_sampling import LossSampling
-from whydrift.monitors.summary_terms import BITS, CHUNK, SIGNED, Rows, by_slice, held, mesh_terms, ones_where, term
+from whydrift.monitors.row_sums import Inputs, reduce_rows
+from whydrift.monitors.sum_arrays import ByRow
+from whydrift.monitors.summary_terms import (
+    BITS,
+    CHUNK,
+    SIGNED,
+    Rows,
+    Weight,
+    by_slice,
+    held,
+    mesh_terms,
+    ones_where,
+    term,
+)
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -95,6 +108,20 @@ class ClassCells:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampling:
+    """Which rows are explained, see `sampling`: the chance of a row, and that of rows of some slices, by name.
+
+    `why` is what sized it: the `floor`, one of the page tier's streams, whose name is `stream`, the `cap` that it ran
+    into, `quiet` windows, or what was `configured`.
+    """
+
+    rate: float
+    slices: tuple[tuple[str, float], ...]
+    why: Literal["floor", "stream", "cap", "quiet", "configured"]
+    stream: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """What a baseline fixes, so that every later window can be added to and compared with it.
 
@@ -107,7 +134,8 @@ class Layout:
     baseline found there, whose losses are watched; `fairness` is of a classifier only. `residual_edges` are quantiles
     of a regression's residuals in units of `loss_scale`, see `conformal`. `classes` are those of a multiclass model,
     in the order of its outputs, and have the `attributions`; `softmax` says how its outputs give its predictions.
-    `loss_attribution` says how losses are explained; None where they are not.
+    `loss_attribution` says how losses are explained; None where they are not. `sampling` says which rows are explained;
+    None is all.
     """
 
     task: Literal["binary", "regression", "multiclass"]
@@ -126,6 +154,7 @@ class Layout:
     residual_edges: tuple[float, ...] = ()
     classes: tuple[ClassCells, ...] = ()
     loss_attribution: LossSampling | None = None
+    sampling: Sampling | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -242,7 +271,11 @@ def count_golden(rows: int, outputs: int, attributions: int, features: Mapping[s
 
 def summarise_logged(batch: Logged, layout: Layout) -> WindowSummary:
     """Reduce what the log says of rows: inputs, scores and slices."""
-    return merge(collect(_logged_terms(part, layout)) for part in chunks(batch))
+
+    def terms(part: slice, weight: Weight, _: Sequence[ByRow]) -> Iterator[Rows]:
+        return logged_terms(cut(batch, part), layout, weight.held)
+
+    return collect(reduce_rows(inputs_of(batch, layout), (), terms, logged=True))
 
 
 def summarise_outcomes(batch: Outcomes, layout: Layout) -> WindowSummary:
@@ -255,36 +288,27 @@ def summarise_outcomes(batch: Outcomes, layout: Layout) -> WindowSummary:
 _Batch = TypeVar("_Batch", Logged, Explained, Outcomes)
 
 
-def _logged_terms(batch: Logged, layout: Layout) -> Iterator[Rows]:
-    w = held(batch.weight, 1.0)
-    yield term("rows", "rows", np.ones_like(w))
-    yield term("rows", "weight", w)
-    yield term("rows", "weight2", w * w)
-    for bins in layout.features:
-        cells = assign(bins, batch.features[bins.name])
-        yield term("input", "rows", np.ones_like(w), name=bins.name, cells=cells)
-        yield term("input", "weight", w, name=bins.name, cells=cells)
+def inputs_of(batch: Logged | Explained, layout: Layout) -> Inputs:
+    """The rows' features, as `row_sums` takes them."""
+    return Inputs(batch.features, batch.weight, layout.features, layout.slices)
+
+
+def logged_terms(batch: Logged | Explained, layout: Layout, w: FloatArray) -> Iterator[Rows]:
+    """What the log says of rows beside their features: how many they are, their scores and who is selected."""
+    yield from row_terms(w)
     if layout.task == "binary":
         yield from mesh_terms("score", "weight", batch.prediction, w)
     elif layout.predictions is not None:
         cells = assign(layout.predictions, pd.Series(batch.prediction))
         yield term("score", "weight", w, cells=cells)
-    yield from _slice_terms(batch, layout)
     yield from selection_terms(layout.fairness, batch.features, batch.prediction, w)
 
 
-def _slice_terms(batch: Logged, layout: Layout) -> Iterator[Rows]:
-    missing = {name: ones_where(batch.features[name].isna().to_numpy()) for name in layout.names}
-    for names, cells in _slice_columns(batch.features, layout):
-        inside = cells >= 0  # what the baseline never saw belongs to no slice
-        at = cells[inside]
-        counted = {"rows": np.ones(at.size), "weight": batch.weight[inside]}
-        for stat, terms in counted.items():
-            yield by_slice(term("slice", stat, terms, cells=at), names)
-        for feature, flags in missing.items():
-            absent, w = flags[inside], counted["weight"]
-            yield by_slice(term("missing", "rows", absent, name=feature, cells=at), names)
-            yield by_slice(term("missing", "weight", absent * w, name=feature, cells=at), names)
+def row_terms(w: FloatArray) -> Iterator[Rows]:
+    """How many rows there are, by their weights (n,)."""
+    yield term("rows", "rows", np.ones_like(w))
+    yield term("rows", "weight", w)
+    yield term("rows", "weight2", w * w)
 
 
 def _outcome_terms(batch: Outcomes, layout: Layout) -> Iterator[Rows]:
@@ -327,19 +351,57 @@ def _slice_columns(features: pd.DataFrame, layout: Layout) -> Iterator[tuple[lis
             yield slice_names(bins), assign(bins, features[bins.name])
 
 
+def outcome_columns(layout: Layout) -> list[str]:
+    """The features that outcomes are sorted by: those of slices, of the search for some, and of groups."""
+    fair = layout.fairness.columns if layout.fairness is not None else ()
+    names = [*layout.slices, *(bins.name for bins in layout.searched), *(column.groups.name for column in fair)]
+    return [*dict.fromkeys(names)]
+
+
 def collect(terms: Iterable[Rows]) -> WindowSummary:
     """Exact sums, see `summary_terms.term`, as a summary."""
-    rows = [row for part in terms for row in part]
-    columns: list[Any] = [list(c) for c in zip(*rows, strict=True)] or [[] for _ in SCHEMA]
+    parts = list(terms)
+    lengths = [part.cells.size for part in parts]
+    columns = {
+        "block": pa.array([part.block for part in parts], pa.string()).take(_repeated(lengths)),
+        "slice": _labels([(part.slices, part.slice_at) for part in parts], lengths),
+        "name": _labels([(part.names, part.name_at) for part in parts], lengths),
+        "cell": _joined([part.cells for part in parts]).astype(np.int32),
+        "stat": pa.array([part.stat for part in parts], pa.string()).take(_repeated(lengths)),
+        "hi": _joined([part.high for part in parts]),
+        "lo": _joined([part.low for part in parts]),
+    }
     return merge([WindowSummary(pa.table(columns, schema=SCHEMA))])
+
+
+def _repeated(lengths: Sequence[int]) -> pa.Array:
+    return pa.array(np.repeat(np.arange(len(lengths)), lengths))
+
+
+def _joined(arrays: Sequence[IntArray]) -> IntArray:
+    return np.concatenate([np.zeros(0, dtype=np.int64), *arrays])
+
+
+def _labels(parts: Sequence[tuple[Sequence[str], IntArray | None]], lengths: Sequence[int]) -> pa.Array:
+    """Each part's labels by its indices; of the first one where it has none."""
+    known: dict[str, int] = {}
+    codes = []
+    for (labels, at), length in zip(parts, lengths, strict=True):
+        number = np.array([known.setdefault(label, len(known)) for label in labels])
+        codes.append(np.repeat(number[:1], length) if at is None else number[at])
+    return pa.array(list(known), pa.string()).take(pa.array(_joined(codes)))
 
 
 def chunks(batch: _Batch) -> Iterator[_Batch]:
     """Parts small enough that `term` adds without rounding; rows of one frame stay together."""
     for start in range(0, len(batch.features), CHUNK):
-        part = slice(start, start + CHUNK)
-        cut: dict[str, Any] = {
-            f.name: value[part] if isinstance(value := getattr(batch, f.name), pd.DataFrame | np.ndarray) else value
-            for f in fields(batch)
-        }
-        yield replace(batch, **cut)
+        yield cut(batch, slice(start, start + CHUNK))
+
+
+def cut(batch: _Batch, part: slice) -> _Batch:
+    """Some of the rows."""
+    arrays: dict[str, Any] = {
+        f.name: value[part] if isinstance(value := getattr(batch, f.name), pd.DataFrame | np.ndarray) else value
+        for f in fields(batch)
+    }
+    return replace(batch, **arrays)

@@ -1,32 +1,69 @@
 """Sums that are exact: a term is rounded once, to an integer, and integers add in any order to the same sum.
 
-A sum is held in two limbs, value = hi + lo / 2**32, each small enough for a float64 to add `CHUNK` rows of them
+A sum is held in two limbs, value = hi + lo / 2**32, each small enough for a float64 to add 2**20 rows of them
 without rounding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from whydrift.monitors.calibration import MESH, split
+from whydrift.monitors.calibration import split
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-Rows = list[tuple[str, str, str, int, str, int, int]]  # of a summary's table
 
 NO_CELL = -100
 BITS = 32
 LIMIT = 2.0**30
 SIGNED = frozenset({"value", "value2", "output", "base", "rest", "rest2", "p", "y"})  # stats that may be below zero
-CHUNK = 2**20  # rows whose limbs a float64 adds without rounding: 2**20 * 2**32 < 2**53
+CHUNK = 2**16  # rows reduced at a time: their arrays stay in the cache, and 2**16 * 2**32 < 2**53
 
 
-def held(values: FloatArray, unit: float) -> FloatArray:
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of a summary's table, k of one block and stat: cells and sums (k,).
+
+    Row i is of `slices[slice_at[i]]` and `names[name_at[i]]`; without indices, of the first.
+    """
+
+    block: str
+    stat: str
+    cells: IntArray
+    high: IntArray
+    low: IntArray
+    slices: Sequence[str] = ("",)
+    slice_at: IntArray | None = None
+    names: Sequence[str] = ("",)
+    name_at: IntArray | None = None
+
+
+class Weight(NamedTuple):
+    """The rows' weights (n,), held within the bound, with their limbs; `ones` says that all of them are 1."""
+
+    held: FloatArray
+    high: IntArray
+    low: IntArray
+    ones: bool
+
+
+def weigh(weights: npt.NDArray[Any]) -> Weight:
+    """Raises ValueError for a weight that is not a number."""
+    if np.isnan(weights).any():
+        raise ValueError("a weight is not a number; rows with such weights are to be set aside and counted")
+    w = held(weights, 1.0)
+    return Weight(w, *limbs(w), bool((w == 1).all()))
+
+
+def held(values: npt.NDArray[Any], unit: float) -> FloatArray:
     """In units, within the bound: a product of two infinities' neighbours would not be a number."""
-    return np.asarray(np.clip(values, -LIMIT * unit, LIMIT * unit) / unit)
+    exact = np.asarray(values, dtype=np.float64)
+    return np.asarray(np.clip(exact, -LIMIT * unit, LIMIT * unit) / unit)
 
 
 def ones_where(flags: npt.NDArray[np.bool_]) -> FloatArray:
@@ -41,7 +78,8 @@ def mesh_terms(block: str, stat: str, p: FloatArray, amount: FloatArray) -> Iter
 
 def limbs(terms: FloatArray | IntArray) -> tuple[IntArray, IntArray]:
     """The terms as integers, high and low limb."""
-    fixed = np.rint(np.clip(terms, -LIMIT, LIMIT) * 2.0**BITS).astype(np.int64)
+    scaled = np.clip(terms, -LIMIT, LIMIT) * 2.0**BITS
+    fixed = np.rint(scaled, out=scaled).astype(np.int64)
     return fixed >> BITS, fixed & ((1 << BITS) - 1)
 
 
@@ -54,23 +92,19 @@ def term(
     name: str = "",
     cells: IntArray | None = None,
 ) -> Rows:
-    """Exact sums of `terms` by cell."""
+    """Exact sums of `terms` by cell; cells are small integers from NO_CELL up."""
     high, low = limbs(terms)
-    keys, index = (np.array([NO_CELL]), np.zeros(high.size, np.int64)) if cells is None else _codes(cells)
-    hi = np.bincount(index, weights=high, minlength=keys.size)
-    lo = np.bincount(index, weights=low, minlength=keys.size)
-    return [(block, slice_, name, int(k), stat, int(h), int(v)) for k, h, v in zip(keys, hi, lo, strict=True)]
+    if cells is None:
+        found, hi, lo = np.array([NO_CELL]), high.sum(keepdims=True), low.sum(keepdims=True)
+    else:
+        shifted = cells - NO_CELL
+        by_cell = [np.bincount(shifted, weights=limb, minlength=1).astype(np.int64) for limb in (high, low)]
+        found = np.flatnonzero((by_cell[0] != 0) | (by_cell[1] != 0))
+        hi, lo = by_cell[0][found], by_cell[1][found]
+        found += NO_CELL
+    return Rows(block, stat, found, hi, lo, slices=(slice_,), names=(name,))
 
 
-def _codes(cells: IntArray) -> tuple[IntArray, IntArray]:
-    """Cells are small integers from NO_CELL up: shift instead of sorting."""
-    shifted = cells - NO_CELL
-    present = np.flatnonzero(np.bincount(shifted, minlength=MESH - NO_CELL))
-    lookup = np.zeros(present[-1] + 1 if present.size else 1, dtype=np.int64)
-    lookup[present] = np.arange(present.size)
-    return present + NO_CELL, lookup[shifted]
-
-
-def by_slice(rows: Rows, names: list[str]) -> Rows:
+def by_slice(rows: Rows, names: Sequence[str]) -> Rows:
     """The same sums under the names of the slices instead of their cells."""
-    return [(block, names[cell], name, NO_CELL, stat, hi, lo) for block, _, name, cell, stat, hi, lo in rows]
+    return replace(rows, slices=names, slice_at=rows.cells, cells=np.full_like(rows.cells, NO_CELL))

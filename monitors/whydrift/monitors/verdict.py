@@ -15,6 +15,7 @@ from typing import Literal
 from whydrift.monitors.verdict_classes import MulticlassResult
 from whydrift.monitors.verdict_labels import LabelView
 from whydrift.monitors.verdict_loss import LossAttribution
+from whydrift.monitors.verdict_sample import RowSample
 from whydrift.monitors.verdict_slices import FairnessGap, SliceSearch
 from whydrift.monitors.verdict_validation import ExpectationResult, RegressionCalibration
 
@@ -255,7 +256,7 @@ class SliceResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowCounts:
-    """Row accounting: seen = explained + set aside (+ not sampled)."""
+    """Row accounting: seen = explained + set aside, and those that were not drawn, see `RowSample`."""
 
     seen: int
     explained: int
@@ -365,5 +366,6 @@ class Verdict:
     regression: RegressionCalibration | None = None
     classes: tuple[ClassResult, ...] = ()
     multiclass: MulticlassResult | None = None
+    sample: RowSample | None = None
     muted: tuple[Mute, ...] = ()
     loss_attribution: LossAttribution | None = None

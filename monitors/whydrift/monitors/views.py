@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import numpy as np
 import pandas as pd
 
 from whydrift.monitors.assessment import Assessed
-from whydrift.monitors.checks import rows_seen, set_aside
+from whydrift.monitors.attribution import logged_rows
+from whydrift.monitors.checks import kept_rows, rows_seen, set_aside
 from whydrift.monitors.conformal import read_residuals, tell_regression
 from whydrift.monitors.evidence import smallest_detectable
 from whydrift.monitors.fairness import tell_gaps
@@ -19,6 +20,7 @@ from whydrift.monitors.outcome_streams import MIN_LABELLED, all_slices, losses
 from whydrift.monitors.peer_table import Side, peer_table
 from whydrift.monitors.quality import in_window, relative_error
 from whydrift.monitors.reference import Reference, hold_against
+from whydrift.monitors.sampling import describe, more_rows
 from whydrift.monitors.slices import Searched, search
 from whydrift.monitors.verdict import (
     Budget,
@@ -31,6 +33,7 @@ from whydrift.monitors.verdict import (
     Status,
     Verdict,
 )
+from whydrift.monitors.verdict_sample import RowSample
 from whydrift.monitors.verdict_validation import RegressionCalibration
 
 _HORIZONS = (2, 7, 14, 30)
@@ -89,6 +92,7 @@ def write_verdict(
         multiclass=tell_multiclass(reference, assessed),
         slices=_slices(reference, assessed),
         rows=_rows(assessed),
+        sample=_sample(reference, assessed),
         labels=labels,
         missing_windows=assessed.missing_windows,
         digests=digests,
@@ -221,6 +225,31 @@ def _soundness(reference: Reference, assessed: Assessed, measured: Soundness) ->
     """Of several classes the largest error of each feature."""
     by_head = [relative_error(now.frame, h.layout) for h, now in zip(reference.heads, assessed.heads, strict=True)]
     return in_window(measured, assessed.frame, reference.layout, np.fmax.reduce(by_head))
+
+
+def _sample(reference: Reference, assessed: Assessed) -> RowSample | None:
+    """None where all rows are explained."""
+    layout, sampling = reference.layout, reference.layout.sampling
+    if sampling is None:
+        return None
+    counted = RowSample(
+        explained=_rows(assessed).explained,
+        rows=round(kept_rows(assessed.frame)),
+        chance=sampling.rate,
+        why=sampling.why,
+        stream=sampling.stream,
+    )
+    now = assessed.heads[0].moments
+    bought = more_rows(reference, assessed.observation, now.rows / logged_rows(assessed.frame)) if now else None
+    if bought is None or not layout.features:
+        return counted
+    return replace(
+        counted,
+        least_certain=describe(bought.stream),
+        sampling_part=bought.part,
+        with_tenfold=bought.tenfold,
+        with_all=bought.all,
+    )
 
 
 def _rows(assessed: Assessed) -> RowCounts:

@@ -33,6 +33,7 @@ from pydantic import TypeAdapter, ValidationError
 from whydrift.monitors.evidence import MIN_BASELINE_WINDOWS
 from whydrift.monitors.golden import Golden
 from whydrift.monitors.reference import BaselineWindow
+from whydrift.monitors.sampling import CAP
 from whydrift.monitors.summary import SCHEMA, Layout, WindowSummary, merge
 from whydrift.monitors.threshold import Calibrated
 from whydrift.monitors.verdict import Soundness
@@ -42,7 +43,7 @@ from whydrift.pipelines.config import Config
 from whydrift.pipelines.errors import BaselineError, NoDataError
 from whydrift.pipelines.explainers.protocol import Explainer
 from whydrift.pipelines.fixing import explain_golden, fit_layout, read_golden
-from whydrift.pipelines.progress import progress
+from whydrift.pipelines.period import Period, summarise_period
 from whydrift.pipelines.registry import ModelVersion, Registry
 from whydrift.pipelines.rows import (
     LogReader,
@@ -53,7 +54,7 @@ from whydrift.pipelines.rows import (
     load_model,
     make_explainer,
     make_loss_explainer,
-    total_set_aside,
+    make_predictor,
 )
 from whydrift.pipelines.searching import find_slices
 from whydrift.pipelines.soundness import BACKGROUNDS, from_json, measure, to_json
@@ -82,7 +83,8 @@ _LAYOUT = TypeAdapter(Layout)
 class Baseline:
     """A baseline as it is used: its id is the sha256 over its files' digests.
 
-    `golden` is a sample of its rows with their answers.
+    `golden` is a sample of its rows with their answers. `usual_rows` are those of a usual window: the choice of an
+    explainer hangs on them, and has to be the same for all windows.
     """
 
     id: str
@@ -90,6 +92,7 @@ class Baseline:
     windows: tuple[BaselineWindow, ...]
     cells: WindowSummary
     background: pd.DataFrame
+    usual_rows: int
     golden: Golden
     soundness: Soundness
     digests: dict[str, str]
@@ -106,47 +109,60 @@ def make(config: Config, registry: Registry, version: ModelVersion, *, approver:
     """
     windows = list(split(config.baseline.start, config.baseline.end, config.window.every))
     model = load_model(config, registry, version)
-    log = LogReader(_whoever_served(config), version, model.features)
-    records = [log.read(window) for window in progress(windows, "reading the reference period")]
-    frame = pd.concat([r.frame for r in records], ignore_index=True)
+    period = Period.read(LogReader(_whoever_served(config), version, model.features), windows)
+    frame = period.frame
     if frame.empty:
         raise NoDataError(
             f"the reference period {config.baseline.start:%F} to {config.baseline.end:%F} has no row that fits the"
-            f" signature of {version.uri}; {_why_none(config, records)}"
+            f" signature of {version.uri}; {_why_none(config, period.set_aside)}"
         )
     background = _sample(frame, config.explainer.background_rows, salt="background")[list(model.features)]
-    explainer = make_explainer(config, model, background)
+    usual_rows = _usual_rows(config, period)
+    explainer = make_explainer(config, model, background, usual_rows)
     few, many = _sample(frame, _EXPLAINED, salt="scale"), _sample(frame, _CORRELATED, salt="groups")
     layout = fit_layout(config, model, explainer, few, many, frame)
-    losses = make_loss_explainer(config, model, background)
-    summariser = Summariser(log, explainer, layout, model.digest, losses=losses)
-    answered = [summariser.answer(record) for record in progress(records, "asking the model")]
-    summaries = [summariser.summarise(record) for record in progress(answered, "explaining the reference period")]
-    cohorts = list(zip(windows, answered, strict=True))
+    summariser, summaries, period = summarise_period(
+        config,
+        Summariser(period.log, explainer, layout, model.digest, losses=make_loss_explainer(config, model, background)),
+        period,
+        make_predictor(config, model, background),
+    )
+    cohorts = list(zip(windows, period.kept or (), strict=period.kept is not None))
     layout, cells = find_slices(config, summariser, summaries, cohorts)
     late = learn_losses(learn_residuals(replace(summariser, layout=layout), cohorts), cohorts)
+    outcomes = [late.outcomes(*cohort) for cohort in cohorts] or [None] * len(windows)
     made = [
-        BaselineWindow(window.start, summary, late.outcomes(window, record))
-        for (window, record), summary in zip(cohorts, summaries, strict=True)
+        BaselineWindow(window.start, summary, late)
+        for window, summary, late in zip(windows, summaries, outcomes, strict=True)
     ]
-    _warn(version, layout, records, answered)
+    _warn(version, layout, len(windows), many, summariser.answer(Records(many, {})).frame)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         golden = explain_golden(_sample(frame, GOLDEN_ROWS, salt="golden")[list(model.features)], explainer)
         spare = _sample(frame, BACKGROUNDS * config.explainer.background_rows, salt="backgrounds")
-        (path / _SOUNDNESS).write_bytes(to_json(measure(config, model, explainer, background, golden, spare)))
+        (path / _SOUNDNESS).write_bytes(
+            to_json(measure(config, model, explainer, background, golden, spare, usual_rows))
+        )
         _write_summaries(path / _SUMMARIES, made)
         (path / _CELLS).write_bytes(merge([cells, learn_arrivals(late, cohorts)]).to_bytes())
         for name, table in ((_BACKGROUND, background), (_GOLDEN, golden)):
             pq.write_table(pa.Table.from_pandas(table, preserve_index=False), path / name, compression="zstd")
         digests = {"model": model.digest, "explainer": explainer_digest(explainer)}
         calibrated = calibrate(config, made, late.layout, digests)
-        manifest = _manifest(config, version, explainer, late.layout, path, digests, calibrated)
+        manifest = _manifest(config, version, explainer, late.layout, path, digests, calibrated, usual_rows)
         manifest["approved_by"] = approver
         (path / _MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         registry.log_baseline(version, path, manifest["id"])
-    logger.info("baseline %s of %s: %d windows, %d rows", manifest["id"][:16], version.uri, len(made), len(frame))
+    rows = sum(period.rows)
+    logger.info("baseline %s of %s: %d windows, %d rows", manifest["id"][:16], version.uri, len(made), rows)
     return str(manifest["id"])
+
+
+def _usual_rows(config: Config, period: Period) -> int:
+    """How many rows of a usual window are explained at most: of the median of the windows that have any."""
+    median = int(np.median([rows for rows in period.rows if rows]))
+    asked = {"all": median, "auto": CAP}.get(str(config.explainer.rows), config.explainer.rows)
+    return min(median, int(asked))
 
 
 def _whoever_served(config: Config) -> Config:
@@ -155,14 +171,12 @@ def _whoever_served(config: Config) -> Config:
     return config.model_copy(update={"inference_log": config.inference_log.model_copy(update={"columns": columns})})
 
 
-def _warn(version: ModelVersion, layout: Layout, records: list[Records], answered: list[Records]) -> None:
-    """Say what makes a baseline less than it could be."""
-    if len(records) < MIN_BASELINE_WINDOWS:
-        logger.warning(
-            "the baseline has %d windows; below %d nothing statistical pages", len(records), MIN_BASELINE_WINDOWS
-        )
+def _warn(version: ModelVersion, layout: Layout, windows: int, rows: pd.DataFrame, answered: pd.DataFrame) -> None:
+    """Say what makes a baseline less than it could be; from some of its rows as logged and as answered."""
+    if windows < MIN_BASELINE_WINDOWS:
+        logger.warning("the baseline has %d windows; below %d nothing statistical pages", windows, MIN_BASELINE_WINDOWS)
     columns = prediction_columns([c.name for c in layout.classes])
-    logged, own = (pd.concat([r.frame[columns] for r in side]).to_numpy(float) for side in (records, answered))
+    logged, own = (side[columns].to_numpy(float) for side in (rows, answered))
     unit = layout.scale if layout.task == "regression" else 1.0
     rate = float((np.abs(logged - own) > layout.prediction_tolerance * unit).any(axis=1).mean())
     if rate > DIFFERING:
@@ -209,6 +223,7 @@ def load(config: Config, registry: Registry, version: ModelVersion) -> Baseline:
             windows=_read_summaries(path / _SUMMARIES),
             cells=WindowSummary.from_bytes((path / _CELLS).read_bytes()),
             background=pq.read_table(path / _BACKGROUND).to_pandas(),
+            usual_rows=manifest["usual_rows"],
             golden=read_golden(path / _GOLDEN, layout),
             soundness=from_json((path / _SOUNDNESS).read_bytes()),
             digests={"model": manifest["model_digest"], "explainer": manifest["explainer_digest"]},
@@ -216,8 +231,7 @@ def load(config: Config, registry: Registry, version: ModelVersion) -> Baseline:
         )
 
 
-def _why_none(config: Config, records: list[Records]) -> str:
-    counts = total_set_aside(records)
+def _why_none(config: Config, counts: dict[str, int]) -> str:
     if counts:
         return "set aside: " + ", ".join(f"{reason} {count}" for reason, count in counts.items())
     log = config.inference_log
@@ -232,6 +246,7 @@ def _check_made_for(config: Config, version: ModelVersion, manifest: dict[str, A
         "baseline.start": config.baseline.start.isoformat(),
         "baseline.end": config.baseline.end.isoformat(),
         "window.every": _seconds(config),
+        "explainer.rows": config.explainer.rows,
         "slices": list(config.slices),
         "groups": {name: list(members) for name, members in config.groups.items()},
         "model.task": config.model.task,
@@ -244,6 +259,7 @@ def _check_made_for(config: Config, version: ModelVersion, manifest: dict[str, A
         "baseline.start": manifest["start"],
         "baseline.end": manifest["end"],
         "window.every": manifest["window_seconds"],
+        "explainer.rows": manifest["rows"],
         "slices": list(layout.slices),
         "groups": {group.name: list(group.members) for group in layout.groups if not group.automatic},
         "model.task": layout.task,
@@ -280,6 +296,7 @@ def _manifest(
     folder: Path,
     digests: dict[str, str],
     calibrated: dict[str, Any] | None,
+    usual_rows: int,
 ) -> dict[str, Any]:
     manifest: dict[str, Any] = {
         "schema_version": MANIFEST_VERSION,
@@ -294,6 +311,8 @@ def _manifest(
         "end": config.baseline.end.isoformat(),
         "window_seconds": _seconds(config),
         "labels": config.labels is not None,
+        "usual_rows": usual_rows,
+        "rows": config.explainer.rows,
         "calibrated": calibrated,
         "layout": _dump(layout),
         "files": {name: _sha256(folder / name) for name in (_SUMMARIES, _CELLS, _BACKGROUND, _GOLDEN, _SOUNDNESS)},

@@ -183,6 +183,8 @@ class Config(Section):
     def digest(self) -> str:
         """sha256 of the normalised content; folders and engine do not count: it is the same on every machine."""
         content = self.model_dump(mode="json", exclude={"store", "outputs", "mlflow", "job", "engine"})
+        if self.explainer.rows == "auto":
+            del content["explainer"]["rows"]
         if not self.model.classes:  # so that the digests of other tasks are what they always were
             del content["model"]["classes"]
         content["mutes"] = [{k: v for k, v in m.items() if k != "class_name" or v} for m in content["mutes"]]

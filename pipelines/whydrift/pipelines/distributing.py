@@ -13,19 +13,19 @@ import json
 import socket
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from whydrift.monitors.summary import Layout, WindowSummary, count_set_aside, merge
+from whydrift.pipelines.baseline import Baseline
 from whydrift.pipelines.config import Config
 from whydrift.pipelines.engines.spark import Cluster
 from whydrift.pipelines.errors import ConfigError
@@ -54,7 +54,7 @@ class Local:
     summariser: Summariser
 
     def summarise(self, window: Window) -> WindowSummary:
-        return self.summariser.summarise(self.summariser.log.read(window))
+        return self.summariser.summarise(self.summariser.log.batches(window))
 
 
 @dataclass(frozen=True)
@@ -73,28 +73,29 @@ class OnSpark:
         return merge([WindowSummary(found.filter(pc.invert(noted))), count_set_aside(settled)])
 
 
-def _local(summariser: Summariser, _: Registry, __: pd.DataFrame) -> Engine:
+def _local(summariser: Summariser, _: Registry, __: Baseline) -> Engine:
     return Local(summariser)
 
 
-def _on_spark(summariser: Summariser, registry: Registry, background: pd.DataFrame) -> Engine:
-    return OnSpark(summariser, Cluster(open_order, pack(summariser, registry, background)))
+def _on_spark(summariser: Summariser, registry: Registry, baseline: Baseline) -> Engine:
+    return OnSpark(summariser, Cluster(open_order, pack(summariser, registry, baseline)))
 
 
-ENGINES: dict[str, Callable[[Summariser, Registry, pd.DataFrame], Engine]] = {"local": _local, "spark": _on_spark}
+ENGINES: dict[str, Callable[[Summariser, Registry, Baseline], Engine]] = {"local": _local, "spark": _on_spark}
 
 
-def pack(summariser: Summariser, registry: Registry, background: pd.DataFrame) -> bytes:
+def pack(summariser: Summariser, registry: Registry, baseline: Baseline) -> bytes:
     """What `open_order` makes the same summariser of; the address of MLflow, which may hold a password, stays here."""
     log = summariser.log
     order = {
         "config": log.config.model_copy(update={"mlflow": MLflow(tracking_uri="")}).model_dump(mode="json"),
         "version": asdict(log.version),
+        "usual_rows": baseline.usual_rows,
         "layout": _LAYOUT.dump_python(summariser.layout, mode="json"),
         "libraries": _libraries(),
         "digests": _digests(summariser),
     }
-    table = pa.Table.from_pandas(background, preserve_index=False)
+    table = pa.Table.from_pandas(baseline.background, preserve_index=False)
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive, tempfile.TemporaryDirectory() as folder:
         archive.writestr(_ORDER, json.dumps(order))
@@ -122,7 +123,7 @@ def open_order(data: bytes) -> RowWork:
         config, version = Config.model_validate(order["config"]), ModelVersion(**order["version"])
         model = open_folder(Path(folder) / _MODEL, version.uri)
         background = pq.read_table(Path(folder) / _BACKGROUND).to_pandas()
-    explainer = make_explainer(config, model, background)
+    explainer = make_explainer(config, model, background, order["usual_rows"])
     log = LogReader(config, version, model.features)
     made = Summariser(log, explainer, _LAYOUT.validate_python(order["layout"]), model.digest)
     _compare(order["digests"], _digests(made))
@@ -149,14 +150,16 @@ class RowWork:
             ]
         )
 
-    def read(self, path: str, window: Window) -> tuple[pa.Table, Mapping[str, int]]:
+    def read(self, path: str, window: Window) -> Iterator[tuple[pa.Table, Mapping[str, int]]]:
         log = self.summariser.log
-        records = log.source.read_file(path, window, log.features)
-        return pa.Table.from_pandas(records.frame, self.schema, preserve_index=False), records.set_aside
+        for batch in log.source.read_file(path, window, log.features):
+            yield pa.Table.from_pandas(batch.frame, self.schema, preserve_index=False), batch.set_aside
 
     def reduce(self, rows: pa.Table) -> WindowSummary:
         strings = {field.name: "string" for field in self.schema if field.type == pa.string()}
-        return self.summariser.summarise(drop_repeats(Records(rows.to_pandas().astype(strings), {})))
+        frame = rows.to_pandas().astype(strings)
+        again = frame.duplicated(["event_id", "event_time"], keep=False)
+        return self.summariser.summarise([Records(frame[~again], {}), drop_repeats(Records(frame[again], {}))])
 
 
 def _libraries() -> dict[str, str]:

@@ -61,7 +61,7 @@ def gate(job: Job, candidate: str, windows: Sequence[Window]) -> GateResult:
             f"{version.uri} takes {min(strangers)!r}, which the champion does not: there are no baseline rows of it to"
             " explain against; log the column, promote with a new baseline, and compare from then on"
         )
-    explainer = make_explainer(config, model, job.baseline.background[list(model.features)])
+    explainer = make_explainer(config, model, job.baseline.background[list(model.features)], job.baseline.usual_rows)
     champion = replace(job.summariser, losses=None)  # the gate compares losses and does not explain them
     both = LogReader(config, job.version, {**model.features, **champion.log.features})
     paired = [

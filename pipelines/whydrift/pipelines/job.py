@@ -45,7 +45,7 @@ class Job:
     @cached_property
     def summariser(self) -> Summariser:
         model = load_model(self.config, self.registry, self.version)
-        explainer = make_explainer(self.config, model, self.baseline.background)
+        explainer = make_explainer(self.config, model, self.baseline.background, self.baseline.usual_rows)
         log = LogReader(self.config, self.version, model.features)
         losses = make_loss_explainer(self.config, model, self.baseline.background)
         return Summariser(log, explainer, self.baseline.layout, model.digest, self.baseline.golden, losses)
@@ -53,7 +53,7 @@ class Job:
     @cached_property
     def engine(self) -> Engine:
         """Where a window's rows are read and explained; raises ConfigError where it is not installed."""
-        return ENGINES[self.config.engine](self.summariser, self.registry, self.baseline.background)
+        return ENGINES[self.config.engine](self.summariser, self.registry, self.baseline)
 
     @cached_property
     def reference(self) -> Reference:

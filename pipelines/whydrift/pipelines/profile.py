@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from whydrift.monitors.cell_sums import summarise_cells
-from whydrift.monitors.checks import rows_seen
+from whydrift.monitors.checks import kept_rows, rows_seen
 from whydrift.monitors.summary import merge
 from whydrift.pipelines.arriving import arrivals, asked, audit
 from whydrift.pipelines.job import Job
@@ -25,10 +25,10 @@ def profile(job: Job, window: Window) -> None:
     """
     key = job.key(window)
     summariser = job.summariser
-    explained = job.engine.summarise(window)
+    reduced = job.engine.summarise(window)
     cohort = window.shifted(-job.config.label_lag)
     matured, events = summariser.matured(cohort), asked(summariser, window)
-    parts = [explained, summariser.replayed]
+    parts = [reduced, summariser.replayed]
     if matured is not None and events is not None:
         outcomes = [summariser.reduce_outcomes(matured), audit(summariser, cohort, events)]
         job.store.write_summary(key, merge(outcomes), OUTCOMES)
@@ -38,7 +38,8 @@ def profile(job: Job, window: Window) -> None:
         parts.append(summariser.stray_labels(window, events))
     summary = merge(parts)
     job.store.write_summary(key, summary)
-    seen = rows_seen(summary.frame())
+    frame = summary.frame()
+    seen = rows_seen(frame)
     if not seen:
         logger.warning("the window %s has no rows in %s", window, job.config.inference_log.path)
-    logger.info("profiled %s: %d rows", window, seen)
+    logger.info("profiled %s: %d rows, %d kept", window, seen, kept_rows(frame))

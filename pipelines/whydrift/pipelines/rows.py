@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -13,19 +13,27 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from whydrift.monitors.class_sums import summarise_class_outcomes, summarise_classes
+from whydrift.monitors.class_sums import (
+    summarise_class_outcomes,
+    summarise_explained_classes,
+    summarise_logged_classes,
+)
 from whydrift.monitors.conformal import fit_residual_edges
 from whydrift.monitors.expectations import Expectation, summarise_contracts
-from whydrift.monitors.explained_sums import summarise
+from whydrift.monitors.explained_sums import summarise_explained
 from whydrift.monitors.golden import Golden, compare
+from whydrift.monitors.sampling import draw
 from whydrift.monitors.summary import (
     Explained,
     Layout,
+    Logged,
     Outcomes,
     WindowSummary,
     count_digests,
     count_set_aside,
     merge,
+    outcome_columns,
+    summarise_logged,
     summarise_outcomes,
 )
 from whydrift.pipelines.config import Config
@@ -36,16 +44,18 @@ from whydrift.pipelines.explainers.choose import choose
 from whydrift.pipelines.explainers.columns import Columns
 from whydrift.pipelines.explainers.loss_attribution import LossExplainer, explain_losses, fit_sampling
 from whydrift.pipelines.explainers.losses import find_loss, try_loss
-from whydrift.pipelines.explainers.prediction import predictor
+from whydrift.pipelines.explainers.prediction import Predict, predictor
 from whydrift.pipelines.explainers.process import Worker
 from whydrift.pipelines.explainers.protocol import Explainer, FloatArray, answers
 from whydrift.pipelines.explainers.second import second_opinion
-from whydrift.pipelines.progress import progress
 from whydrift.pipelines.registry import LoadedModel, ModelVersion, Registry
 from whydrift.pipelines.sources.records import (
+    BATCH,
     FeatureKind,
     FileSource,
     Records,
+    cut,
+    gather,
     prediction_columns,
     read_predictions,
     with_predictions,
@@ -53,7 +63,7 @@ from whydrift.pipelines.sources.records import (
 from whydrift.pipelines.sources.table import TableSource, read_labels
 from whydrift.pipelines.window import Window
 
-BATCH = 65_536  # rows explained at once: bounds memory; a row's attributions do not depend on its batch
+_AT_ONCE = 16  # partial summaries that are merged at once
 
 SOURCES = {"table": TableSource}
 
@@ -66,9 +76,13 @@ class LogReader:
     version: ModelVersion
     features: Mapping[str, FeatureKind]
 
+    def batches(self, window: Window) -> Iterator[Records]:
+        """The window's records, batch after batch."""
+        return self.source.batches(window, self.features)
+
     def read(self, window: Window) -> Records:
         """The window's records."""
-        return self.source.read(window, self.features)
+        return gather(self.batches(window))
 
     @property
     def source(self) -> FileSource:
@@ -81,7 +95,8 @@ class Summariser:
     """Reduces records against a baseline's layout, explained by the deployed model's explainer.
 
     `golden` are the rows that the baseline keeps with their answers; None while it is being made. `losses` explains
-    the losses of labelled rows; None where nobody asks for that.
+    the losses of labelled rows; None where nobody asks for that. `predictor` gives the model's own predictions where
+    they are asked for without explanations.
     """
 
     log: LogReader
@@ -90,6 +105,7 @@ class Summariser:
     model_digest: str
     golden: Golden | None = None
     losses: LossExplainer | None = None
+    predictor: Predict | None = None
 
     @cached_property
     def replayed(self) -> WindowSummary:
@@ -104,42 +120,78 @@ class Summariser:
         """What the owner expects of the model's reasons; raises ConfigError if the layout does not have it."""
         return expectations(self.log.config.expectations, self.layout)
 
-    def summarise(self, records: Records) -> WindowSummary:
-        """Explain the records and reduce them, with what was set aside and who explained.
+    def summarise(self, records: Iterable[Records]) -> WindowSummary:
+        """Explain and reduce the batches, with what was set aside and who explained, in constant memory.
 
-        Records of a part of a window, with all their repeats, give a part of its summary: the parts merge to the whole.
+        Some of a window's records give a part of its summary: the parts merge to the whole.
         """
-        parts = [count_set_aside(records.set_aside)]
-        starts = range(0, len(records.frame), BATCH)
-        for start in progress(starts, f"explaining {len(records.frame):,} rows"):
-            batch = records.frame.iloc[start : start + BATCH]
-            features = batch[list(self.log.features)]
+        aside = Counter[str]()
+
+        def frames() -> Iterator[pd.DataFrame]:
+            for batch in records:
+                aside.update(batch.set_aside)
+                yield batch.frame
+
+        return merge([_merge_all(self.reduce(frames())), count_set_aside(aside)])
+
+    def reduce(self, frames: Iterable[pd.DataFrame]) -> Iterator[WindowSummary]:
+        """Partial summaries of checked rows: all are counted, and those that are drawn are explained."""
+        digests = {"model": self.model_digest, "explainer": explainer_digest(self.explainer)}
+        drawn, waiting = list[_Drawn](), 0
+        for frame in (part for whole in frames for part in cut(whole)):
+            yield count_digests(digests, len(frame))
+            chance = draw(self.layout, frame)
+            if (chance == 0).any():
+                yield self.reduce_logged(frame[chance == 0])
+            drawn.append(_Drawn(frame[chance > 0], chance[chance > 0]))
+            waiting += len(drawn[-1].frame)
+            if waiting >= BATCH:  # an explainer is at its best with as many rows at once as memory allows
+                yield from self._explain(drawn)
+                drawn, waiting = [], 0
+        if waiting:
+            yield from self._explain(drawn)
+
+    def _explain(self, drawn: Sequence[_Drawn]) -> Iterator[WindowSummary]:
+        together = pd.concat([part.frame for part in drawn], ignore_index=True)
+        chances = np.concatenate([part.chance for part in drawn])
+        for number, frame in enumerate(cut(together)):
+            chance = chances[number * BATCH :][: len(frame)]
+            features = frame[list(self.log.features)]
             explanation = self.explainer.explain(features)
             finite = _finite(explanation.values) & _finite(explanation.output)
             if not finite.all():
-                parts.append(count_set_aside({"not_explainable": int((~finite).sum())}))
-            explained = Explained(
-                features=features[finite],
-                prediction=read_predictions(batch, self.classes)[finite],
-                weight=batch["weight"].to_numpy(np.float64)[finite],
-                values=explanation.values[finite],
-                output=explanation.output[finite],
-                base=explanation.base,
-                error=None if explanation.error is None else explanation.error[finite],
+                yield count_set_aside({"not_explainable": int((~finite).sum())})
+            yield self.reduce_logged(frame[finite])
+            yield from self._reduce(
+                Explained(
+                    features=features[finite],
+                    prediction=read_predictions(frame, self.classes)[finite],
+                    weight=(frame["weight"].to_numpy(np.float64) / chance)[finite],
+                    values=explanation.values[finite],
+                    output=explanation.output[finite],
+                    base=explanation.base,
+                    error=None if explanation.error is None else explanation.error[finite],
+                )
             )
-            parts += self._reduce(explained)
-        digests = {"model": self.model_digest, "explainer": explainer_digest(self.explainer)}
-        return merge([*parts, count_digests(digests, len(records.frame))])
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Of a multiclass model."""
         return self.log.config.model.classes
 
+    def reduce_logged(self, frame: pd.DataFrame) -> WindowSummary:
+        """The summary of what the log says of checked rows."""
+        logged = Logged(
+            features=frame[list(self.log.features)],
+            prediction=read_predictions(frame, self.classes),
+            weight=frame["weight"].to_numpy(np.float64),
+        )
+        return (summarise_logged_classes if self.layout.classes else summarise_logged)(logged, self.layout)
+
     def _reduce(self, explained: Explained) -> list[WindowSummary]:
         if self.layout.classes:
-            return [summarise_classes(explained, self.layout)]
-        return [summarise(explained, self.layout), summarise_contracts(explained, self.layout, self.expected)]
+            return [summarise_explained_classes(explained, self.layout)]
+        return [summarise_explained(explained, self.layout), summarise_contracts(explained, self.layout, self.expected)]
 
     def reduce_outcomes(self, batch: Outcomes) -> WindowSummary:
         """The summary of labelled rows."""
@@ -148,10 +200,16 @@ class Summariser:
 
     def answer(self, records: Records) -> Records:
         """The records with the model's own predictions in place of the logged ones."""
-        frame = records.frame
-        explanation = self.explainer.explain(frame[list(self.log.features)])
-        answered = with_predictions(frame, answers(explanation.output, self.explainer.link), self.classes)
-        return Records(answered, records.set_aside)
+        own = [self.predict(part[list(self.log.features)]) for part in cut(records.frame)]
+        if not own:
+            return records
+        return Records(with_predictions(records.frame, np.concatenate(own), self.classes), records.set_aside)
+
+    def predict(self, features: pd.DataFrame) -> FloatArray:
+        """What the model answers, (n,) or (n, C)."""
+        if self.predictor is not None:
+            return self.predictor(features)
+        return answers(self.explainer.explain(features).output, self.explainer.link)
 
     def outcomes(self, cohort: Window, records: Records | None = None) -> WindowSummary | None:
         """The summary of the cohort's `matured` rows; None where the model has no labels."""
@@ -161,23 +219,28 @@ class Summariser:
     def matured(self, cohort: Window, records: Records | None = None) -> Outcomes | None:
         """The cohort's rows whose labels came within their time to mature; None where the model has none.
 
-        The cohort's records are read from the log unless they are given.
-        Whenever this runs, the answer is the same: labels that came later do not count.
+        The cohort's records are read from the log unless they are given; then only those of the features are kept
+        that the layout sorts outcomes by, unless losses are explained. Whenever this runs, the answer is the same:
+        labels that came later do not count.
         """
         config = self.log.config
         labels = config.labels
         if labels is None:
             return None
         due = cohort.end + config.label_lag * config.window.every
-        arrived = read_labels(labels, cohort.start, due, self.classes)
+        arrived = read_labels(labels, cohort.start, due, self.classes).frame[["event_id", "label"]]
+        kept = ["event_id", *prediction_columns(self.classes), "weight", "label"]
+        whole = records is not None or self.losses is not None
+        kept += self.log.features if whole else outcome_columns(self.layout)
+        batches = self.log.batches(cohort) if records is None else [records]
+        parts = [pd.DataFrame(columns=kept)]
         try:
-            records = records or self.log.read(cohort)
+            parts += [batch.frame.merge(arrived, on="event_id", how="inner")[kept] for batch in batches]
         except SchemaError:  # the cohort's own window has said so; this one is to be judged all the same
-            columns = ["event_id", *prediction_columns(self.classes), "weight", *self.log.features]
-            records = Records(pd.DataFrame(columns=columns), {})
-        joined = records.frame.merge(arrived.frame[["event_id", "label"]], on="event_id", how="inner")
+            parts = parts[:1]
+        joined = pd.concat([part for part in parts if len(part)] or parts[-1:], ignore_index=True)
         return Outcomes(
-            features=joined[list(self.log.features)],
+            features=joined[kept[kept.index("label") + 1 :]],
             prediction=read_predictions(joined, self.classes),
             weight=joined["weight"].to_numpy(np.float64),
             label=joined["label"].to_numpy(np.float64),
@@ -195,6 +258,24 @@ class Summariser:
         if strays:
             counts["label_without_record"] = strays
         return count_set_aside(counts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """Rows that are to be explained, and the chance that each had, (n,)."""
+
+    frame: pd.DataFrame
+    chance: FloatArray
+
+
+def _merge_all(parts: Iterable[WindowSummary]) -> WindowSummary:
+    """The sum of summaries that come one after the other, of which few are held at once."""
+    held: list[WindowSummary] = []
+    for part in parts:
+        held.append(part)
+        if len(held) == _AT_ONCE:
+            held = [merge(held)]
+    return merge(held)
 
 
 def learn_residuals(summariser: Summariser, cohorts: Iterable[tuple[Window, Records]]) -> Summariser:
@@ -225,11 +306,6 @@ def _finite(values: FloatArray) -> npt.NDArray[np.bool_]:
     return np.asarray(np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
 
 
-def total_set_aside(records: Iterable[Records]) -> dict[str, int]:
-    """Rows set aside over several windows, by reason."""
-    return dict(sum((Counter(r.set_aside) for r in records), Counter[str]()))
-
-
 def load_model(config: Config, registry: Registry, version: ModelVersion) -> LoadedModel:
     """The model, in this process or in a worker of the environment that it records, as the configuration asks for.
 
@@ -243,8 +319,8 @@ def load_model(config: Config, registry: Registry, version: ModelVersion) -> Loa
     return registry.load(version, lambda folder: Worker(interpreter(folder), folder))
 
 
-def make_explainer(config: Config, model: LoadedModel, background: pd.DataFrame) -> Explainer:
-    """The explainer that the configuration asks for."""
+def make_explainer(config: Config, model: LoadedModel, background: pd.DataFrame, rows: int) -> Explainer:
+    """The explainer that the configuration asks for; `rows` are those of a usual window, which the baseline fixes."""
     make = model.native.choose if isinstance(model.native, Worker) else partial(choose, model.native)
     return make(
         method=config.explainer.method,
@@ -252,6 +328,8 @@ def make_explainer(config: Config, model: LoadedModel, background: pd.DataFrame)
         background=background,
         features=list(model.features),
         classes=config.model.classes,
+        perturbation=config.explainer.perturbation,
+        rows=rows,
         space=config.explainer.space,
     )
 
@@ -285,6 +363,16 @@ def make_loss_explainer(config: Config, model: LoadedModel, background: pd.DataF
     explainer = LossExplainer.of(predictor(native, task, columns, background, classes), loss, columns, background)
     try_loss(loss, explainer.start, len(classes) if classes else 2 * (task == "binary"))
     return explainer
+
+
+def make_predictor(config: Config, model: LoadedModel, background: pd.DataFrame) -> Predict | None:
+    """A function from frames of features to the model's predictions; None where the model is in another process."""
+    if isinstance(model.native, Worker):
+        return None
+    native = getattr(model.native, "best_estimator_", model.native)
+    columns = Columns.of(background, list(model.features))
+    answer = predictor(native, config.model.task, columns, background, config.model.classes)
+    return lambda frame: answer(columns.frame(frame))
 
 
 def explainer_digest(explainer: Explainer) -> str:

@@ -172,7 +172,23 @@ class Explainer(Section):
         "auto", "native", "additive", "linear", "tree", "deep_lift", "gradient_shap", "integrated_gradients",
         "permutation", "kernel",
     ] = "auto"  # fmt: skip
-    background_rows: int = Field(100, ge=1, le=1000, description="Baseline rows that the absent features come from.")
+    rows: Literal["auto", "all"] | Annotated[int, Field(ge=100)] = Field(
+        "auto",
+        description="How many rows of a usual window are explained; auto: as few as make sampling a tenth of what"
+        " windows differ by. Inputs, scores and labels always use every row.",
+    )
+    perturbation: Literal["path_dependent", "interventional"] = Field(
+        "path_dependent",
+        description="Of trees, where absent features come from: the training rows that took the same paths, or the"
+        " background. Other models take the background.",
+    )
+    background_rows: int = Field(
+        100,
+        ge=1,
+        le=50_000,
+        description="Baseline rows that the absent features come from; more than 1,000 are for interventional trees,"
+        " and sampling takes the first 1,000.",
+    )
     environment: Literal["inherit", "model"] = Field(
         "inherit",
         description="Libraries that load and explain the model. inherit: those that whydrift runs with. model: those"
@@ -183,6 +199,15 @@ class Explainer(Section):
         description="Where the attributions of a classifier add up. margin: log-odds, or what its model adds up itself."
         " probability: the prediction; only forests do so exactly, other models are sampled (permutation).",
     )
+
+    @model_validator(mode="after")
+    def _has_use_for_its_background(self) -> Self:
+        trees = self.perturbation == "interventional" and self.method in {"auto", "tree"}
+        if self.background_rows > 1000 and not trees:
+            raise ValueError(
+                "background_rows: more than 1,000 need perturbation: interventional and method: auto or tree"
+            )
+        return self
 
 
 class Baseline(Section):

@@ -11,7 +11,7 @@ from whydrift.monitors.verdict import Verdict
 from whydrift.pipelines.errors import ConfigError, NoDataError
 from whydrift.pipelines.job import Job
 from whydrift.pipelines.outputs import evidently_view, report
-from whydrift.pipelines.outputs.wording import mute_sentence
+from whydrift.pipelines.outputs.wording import mute_sentence, sample_sentences
 from whydrift.pipelines.publish import history, report_path, write_file, write_report
 from whydrift.pipelines.verdict_json import to_json
 from whydrift.pipelines.window import Window
@@ -72,6 +72,7 @@ def as_text(verdict: Verdict) -> str:
     asked = "requested" if verdict.retraining.requested else "no"
     lines += [
         f"  rows     {rows.seen} seen, {rows.explained} explained; set aside: {aside}",
+        *(f"  sample   {sentence}" for sentence in (sample_sentences(verdict.sample) if verdict.sample else ())),
         f"  labels   {rows.labelled} mature{cohort}",
         f"  budget   {evidence}, a page needs {budget.page_threshold:.0f}",
         f"  spent    {pages}, {budget.expected_false_pages:.2f} false ones expected at most",

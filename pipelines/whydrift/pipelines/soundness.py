@@ -42,6 +42,7 @@ def measure(
     background: pd.DataFrame,
     golden: pd.DataFrame,
     spare: pd.DataFrame,
+    usual_rows: int,
 ) -> Soundness:
     """Explain the first golden rows again, in other ways.
 
@@ -53,10 +54,11 @@ def measure(
         golden: rows of the model's features.
         spare: rows that other backgrounds are dealt from, as many as `BACKGROUNDS` of them need. Where there are
             fewer, the backgrounds are smaller, and differ more than the one in use would.
+        usual_rows: of a window, which the choice of an explainer hangs on.
     """
     rows = golden[list(model.features)].head(ROWS).reset_index(drop=True)
     values = _explain(explainer, rows)
-    backgrounds = _backgrounds(config, model, explainer, spare)
+    backgrounds = _backgrounds(config, model, explainer, spare, usual_rows)
     between = _between(backgrounds, rows)
     sensitivity, lipschitz, sensitive = _stability(explainer, rows, values, golden)
     return Soundness(
@@ -96,12 +98,14 @@ def _among_classes(values: FloatArray, classes: int) -> FloatArray:
     return np.asarray((by_row - by_row.mean(axis=1, keepdims=True)).reshape(values.shape))
 
 
-def _backgrounds(config: Config, model: LoadedModel, explainer: Explainer, spare: pd.DataFrame) -> list[Explainer]:
+def _backgrounds(
+    config: Config, model: LoadedModel, explainer: Explainer, spare: pd.DataFrame, usual_rows: int
+) -> list[Explainer]:
     """The explainer with other backgrounds; none where it has no background."""
     if "background" not in explainer.parameters or len(spare) < BACKGROUNDS:
         return []
     draws = [spare.iloc[i::BACKGROUNDS][list(model.features)] for i in range(BACKGROUNDS)]
-    return [make_explainer(config, model, draw) for draw in draws]
+    return [make_explainer(config, model, draw, usual_rows) for draw in draws]
 
 
 def _between(backgrounds: Sequence[Explainer], rows: pd.DataFrame) -> FloatArray:

@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,15 +21,14 @@ from functools import cached_property, partial
 from typing import Any, Protocol
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
+from whydrift.monitors.hashing import hash64
 from whydrift.monitors.summary import KEYS, SCHEMA, WindowSummary, count_set_aside, merge
 from whydrift.pipelines import errors
 from whydrift.pipelines.errors import ConfigError, EngineError, WhyDriftError
 from whydrift.pipelines.window import Window
 
-_PIECE = 2**18  # rows that are cut by partition at once
 _TRAVELLING = pa.schema([("partition", pa.int32()), ("rows", pa.binary()), ("counts", pa.binary())])
 _RAISED = re.compile(r"^(?:\w+\.)*\w+(?:Error|Exception): .*$", re.MULTILINE)
 _OURS = re.compile(r"^whydrift\.pipelines\.errors\.(\w+): (.*)$", re.MULTILINE)
@@ -41,8 +41,8 @@ class Work(Protocol):
     def schema(self) -> pa.Schema:
         """Of checked rows; has `event_id`."""
 
-    def read(self, path: str, window: Window) -> tuple[pa.Table, Mapping[str, int]]:
-        """The window's checked rows in a file, and what was set aside there."""
+    def read(self, path: str, window: Window) -> Iterable[tuple[pa.Table, Mapping[str, int]]]:
+        """The window's checked rows in a file, batch after batch, and what was set aside of each."""
 
     def reduce(self, rows: pa.Table) -> WindowSummary:
         """The part of the summary that these rows make, all their repeats among them."""
@@ -129,10 +129,11 @@ def _read(
     work = sent.open()
     for batch in batches:
         for number in batch.column(0).to_pylist():
-            rows, counts = work.read(paths[number], window)
-            yield _batch([(0, None, piece) for piece in _to_bytes(count_set_aside(counts).table)])
-            for start in range(0, rows.num_rows, _PIECE):
-                yield _batch([(to, piece, None) for to, piece in _cut(rows.slice(start, _PIECE), width)])
+            aside = Counter[str]()
+            for rows, counts in work.read(paths[number], window):
+                aside.update(counts)
+                yield _batch([(to, piece, None) for to, piece in _cut(rows, width)])
+            yield _batch([(0, None, piece) for piece in _to_bytes(count_set_aside(aside).table)])
 
 
 def _reduce(sent: _Sent, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -150,7 +151,7 @@ def _reduce(sent: _Sent, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Recor
 
 def _cut(rows: pa.Table, width: int) -> Iterator[tuple[int, bytes]]:
     """The rows by partition, which is a hash of the event id alone."""
-    to = pd.util.hash_pandas_object(rows["event_id"].to_pandas(), index=False).to_numpy() % np.uint64(width)
+    to = hash64(rows["event_id"].to_pandas()) % np.uint64(width)
     ends = np.bincount(to, minlength=width).cumsum()
     rows = rows.take(pa.array(np.argsort(to, kind="stable")))
     for number, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):

@@ -1,8 +1,9 @@
 """Which explainer fits a model.
 
-`auto` takes the first that fits: the model's own contributions, the closed form of a linear model, TreeSHAP, and
-for everything else sampling. What fits is tried, not believed: an exact explainer is accepted only if, on the
-background, its attributions add up to its output and its output gives the model's predictions.
+`auto` takes the cheapest of those that are exact: the closed form of a linear model, and of trees the library's own
+contributions, Shapley values computed from the trees' arrays, or shap's, whichever a measured model of costs says
+for a usual window; for everything else it samples. What fits is tried, not believed: an exact explainer is accepted
+only if, on the background, its attributions add up to its output and its output gives the model's predictions.
 """
 
 from __future__ import annotations
@@ -10,50 +11,45 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from whydrift.pipelines.errors import ModelError
 from whydrift.pipelines.explainers.additive import AdditiveModel
+from whydrift.pipelines.explainers.case import TOLERANCE as EXACT
+from whydrift.pipelines.explainers.case import Candidate, Case, Core, Perturbation
 from whydrift.pipelines.explainers.columns import Columns, digest
-from whydrift.pipelines.explainers.encoding import Encoding, split
-from whydrift.pipelines.explainers.gradient import TOLERANCE, Algorithm, GradientExplainer
+from whydrift.pipelines.explainers.encoding import Encoding
+from whydrift.pipelines.explainers.gradient import TOLERANCE as PATHS
+from whydrift.pipelines.explainers.gradient import Algorithm, GradientExplainer
 from whydrift.pipelines.explainers.kernel import KernelExplainer
 from whydrift.pipelines.explainers.lime import LimeExplainer
 from whydrift.pipelines.explainers.linear import LinearModel
-from whydrift.pipelines.explainers.native import XGBoostTrees, is_xgboost, xgboost_link
 from whydrift.pipelines.explainers.permutation import PermutationExplainer
 from whydrift.pipelines.explainers.prediction import Predict, predictor
 from whydrift.pipelines.explainers.protocol import Explainer, Explanation, Link, Space, Task, UnsuitedError, answers
-from whydrift.pipelines.explainers.tree import SklearnTrees
-
-# XGBoost computes in float32; what is looked for here is a wrong algorithm, whose errors are of order 1.
-_TOLERANCE = 1e-4
-
-_HELP = (
-    "Supported are XGBoost models (native), linear models, explainable boosting machines and scikit-learn's tree"
-    " models, also behind column-wise preprocessing (linear, additive, tree), PyTorch modules (deep_lift,"
-    " gradient_shap, integrated_gradients), and anything with predict_proba or predict (permutation, kernel). To add a"
-    " family, write"
-    " a class with `explain` as in explainers/linear.py and name it in FAMILIES of explainers/choose.py."
-)
-
+from whydrift.pipelines.explainers.tree_families import native, shap, shapley
+from whydrift.pipelines.explainers.trees import refusals
 
 Method = Literal[
     "auto", "native", "additive", "linear", "tree", "deep_lift", "gradient_shap", "integrated_gradients",
     "permutation", "kernel", "lime",
 ]  # fmt: skip
 
+_TRIED = 1000  # rows of the background that an explainer is tried on
+_SAMPLED_BACKGROUND = 1000  # rows of it that sampling takes, whose cost grows with them
+_USUAL_ROWS = 10_000
 
-class Core(Protocol):
-    """An explainer of encoded rows, as the final estimator takes them."""
-
-    @property
-    def link(self) -> Link: ...
-
-    def explain(self, encoded: Any) -> Explanation: ...
+_HELP = (
+    "Supported are XGBoost, LightGBM and CatBoost models (native, tree), scikit-learn's HistGradientBoosting,"
+    " GradientBoosting, RandomForest, ExtraTrees and DecisionTree (tree), linear models (linear) and explainable"
+    " boosting machines (additive), also behind column-wise preprocessing, PyTorch modules (deep_lift, gradient_shap,"
+    " integrated_gradients), and anything with predict_proba or predict (permutation, kernel). To add a family of"
+    " trees, write a class like those in explainers/forests/ and name it in explainers/trees.py; to add any other"
+    " family, a class with `explain` as in explainers/linear.py, and name it in FAMILIES of explainers/choose.py."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +62,7 @@ class EncodedExplainer:
     encoding: Encoding
     parameters: Mapping[str, str]
     base: float | tuple[float, ...] = np.nan
-    tolerance: float = _TOLERANCE  # relative to the output, within which its attributions add up
+    tolerance: float = EXACT  # relative to the output, within which its attributions add up
 
     @property
     def link(self) -> Link:
@@ -84,12 +80,12 @@ class EncodedExplainer:
             return Explanation(np.empty((0, *heads, len(self.columns.names))), self.base, np.empty((0, *heads)))
         try:
             encoded = self.core.explain(self.encoding.encode(frame))
-        except (TypeError, ValueError) as error:
+        except refusals() as error:
             raise ModelError(f"{self.name}: the model refuses the rows: {error}") from error
         return self.encoding.decode(encoded, len(self.columns.names))
 
 
-def choose(
+def choose(  # noqa: PLR0913  all by keyword
     model: object,
     *,
     method: Method,
@@ -97,19 +93,24 @@ def choose(
     background: pd.DataFrame,
     features: Sequence[str],
     classes: Sequence[str] = (),
+    perturbation: Perturbation = "path_dependent",
+    rows: int = _USUAL_ROWS,
     space: Space = "margin",
 ) -> Explainer:
     """Make the explainer of a model.
 
     Args:
-        model: What MLflow's own flavour loads: XGBoost, scikit-learn, PyTorch, or an object with predict_proba or
-            predict.
-        method: A family, or `auto` for the first that fits.
+        model: What MLflow's own flavour loads: XGBoost, LightGBM, CatBoost, scikit-learn, PyTorch, or an object with
+            predict_proba or predict.
+        method: A family, or `auto` for the cheapest that fits.
         task: `binary` where the model gives the probability of the positive class, `regression` for a value,
             `multiclass` for a probability of each class.
         background: Baseline rows (b, p); absent features take their values from here where the family needs it.
         features: Names of the p features, in the order that the attributions are to have.
         classes: Of a multiclass model, in the order of its outputs.
+        perturbation: Of trees, where absent features take their values from: the training rows that took the same
+            paths, or all of the background.
+        rows: Of a usual window; the same number has to be given for all windows that are to be compared.
         space: `probability` for attributions of a classifier that add up to its prediction itself.
 
     Raises:
@@ -119,19 +120,21 @@ def choose(
     if columns.frame(background).empty:
         raise ModelError("the explainer's background has no rows or no features")
     model = getattr(model, "best_estimator_", model)  # of a hyperparameter search
-    predict = predictor(model, task, columns, background, classes)
-    refusals = []
-    for family in _AUTO if method == "auto" else {method} & FAMILIES.keys():
+    predict = predictor(model, task, columns, background.head(_TRIED), classes)
+    case = Case(model, task, columns, background, perturbation, rows)
+    why_not: list[str] = []
+    for candidate in _candidates(case, method, why_not):
         try:
-            explainer = FAMILIES[family](model, task, columns, background)
+            explainer = _explainer(case, candidate)
             _check_space(explainer, space)
-            return _checked(explainer, predict, background)
+            return _checked(explainer, predict, background.head(_TRIED))
         except UnsuitedError as error:
-            refusals.append(f"{family}: {error}")
+            why_not.append(str(error))
     if method != "auto" and method not in SAMPLERS:
-        raise ModelError(f"no {method} explainer for this {type(model).__name__}. {'; '.join(refusals)}. {_HELP}")
+        raise ModelError(f"no {method} explainer for this {type(model).__name__}. {'; '.join(why_not)}. {_HELP}")
     link: Link = "identity" if space == "probability" else _SAMPLED[task]
-    return SAMPLERS["permutation" if method == "auto" else method](predict, columns, link, background)
+    sampler = SAMPLERS["permutation" if method == "auto" else method]
+    return sampler(predict, columns, link, background.head(_SAMPLED_BACKGROUND))
 
 
 def _check_space(explainer: EncodedExplainer, space: Space) -> None:
@@ -150,58 +153,54 @@ def _check_space(explainer: EncodedExplainer, space: Space) -> None:
 _SAMPLED: dict[Task, Link] = {"binary": "logit", "regression": "identity", "multiclass": "softmax"}
 
 
-def _native(model: Any, task: Task, columns: Columns, _background: pd.DataFrame) -> EncodedExplainer:
-    estimator = model.steps[-1][1] if hasattr(model, "steps") else model
-    if not is_xgboost(estimator):
-        raise UnsuitedError(f"{type(estimator).__name__} has no contributions of its own that are known here")
-    trees = XGBoostTrees.of(estimator, xgboost_link(estimator, task))
-    return EncodedExplainer("xgboost:pred_contribs", trees, columns, split(model, columns), _versions("xgboost"))
+def _candidates(case: Case, method: Method, why_not: list[str]) -> list[Candidate]:
+    """All that may fit, the cheapest first; why others do not is added to `why_not`."""
+    candidates = []
+    for name, ask in FAMILIES.items():
+        if method != name.partition(":")[0] and (method != "auto" or name in _BY_NAME):
+            continue
+        try:
+            candidates.append(ask(case))
+        except UnsuitedError as error:
+            why_not.append(f"{name}: {error}")
+    return sorted(candidates, key=lambda candidate: candidate.seconds)
 
 
-def _linear(model: Any, task: Task, columns: Columns, background: pd.DataFrame) -> EncodedExplainer:
-    encoding = split(model, columns)
-    frame = columns.frame(background)
-    core = LinearModel.of(encoding.estimator, task, encoding.encode(frame))
-    return EncodedExplainer("linear", core, columns, encoding, {"background": digest(frame), **_versions("sklearn")})
+def _linear(case: Case) -> Candidate:
+    encoded = case.encoding.encode(case.frame)
+    core = LinearModel.of(case.encoding.estimator, case.task, encoded)
+    return Candidate("linear", 0, lambda: core, ("sklearn",), uses_background=True)
 
 
-def _tree(model: Any, task: Task, columns: Columns, _background: pd.DataFrame) -> EncodedExplainer:
-    encoding = split(model, columns)
-    core = SklearnTrees.of(encoding.estimator, task)
-    return EncodedExplainer("shap:tree", core, columns, encoding, _versions("shap", "sklearn"))
+def _additive(case: Case) -> Candidate:
+    core = AdditiveModel.of(case.encoding.estimator, case.task)
+    return Candidate("interpret:terms", 0, lambda: core, ("interpret",), uses_background=False)
 
 
-def _additive(model: Any, task: Task, columns: Columns, _background: pd.DataFrame) -> EncodedExplainer:
-    encoding = split(model, columns)
-    core = AdditiveModel.of(encoding.estimator, task)
-    return EncodedExplainer("interpret:terms", core, columns, encoding, _versions("interpret"))
+def _gradient(algorithm: Algorithm) -> Callable[[Case], Candidate]:
+    def ask(case: Case) -> Candidate:
+        core = GradientExplainer.of(case.model, case.task, case.frame.head(_SAMPLED_BACKGROUND), algorithm)
+        tolerance = EXACT if algorithm == "deep_lift" else PATHS
+        name, libraries = f"captum:{algorithm}", ("torch", "captum")
+        return Candidate(name, 0, lambda: core, libraries, uses_background=True, tolerance=tolerance)
+
+    return ask
 
 
-def _gradient(algorithm: Algorithm) -> Family:
-    def of(model: Any, task: Task, columns: Columns, background: pd.DataFrame) -> EncodedExplainer:
-        frame = columns.frame(background)
-        core = GradientExplainer.of(model, task, frame, algorithm)
-        parameters = {"background": digest(frame), **_versions("torch", "captum")}
-        tolerance = _TOLERANCE if algorithm == "deep_lift" else TOLERANCE
-        name, encoding = f"captum:{algorithm}", split(model, columns)
-        return EncodedExplainer(name, core, columns, encoding, parameters, tolerance=tolerance)
-
-    return of
-
-
-Family = Callable[[Any, Task, Columns, pd.DataFrame], EncodedExplainer]
-
-# What `auto` tries, in this order, before it samples; but not the last, which asks another question than the others.
-FAMILIES: dict[str, Family] = {
-    "native": _native,
-    "additive": _additive,
+# What can be asked for by name; of the exact ones `auto` tries the cheapest first, before it samples. The part before
+# the colon is the configured method.
+FAMILIES: dict[str, Callable[[Case], Candidate]] = {
     "linear": _linear,
-    "tree": _tree,
+    "additive": _additive,
+    "native": native,
+    "tree:shapley": shapley,
+    "tree:shap": shap,
     "deep_lift": _gradient("deep_lift"),
     "gradient_shap": _gradient("gradient_shap"),
     "integrated_gradients": _gradient("integrated_gradients"),
 }
-_AUTO = tuple(FAMILIES)[:-1]
+# Rules and path integrals answer other questions than the Shapley values that `auto` is about, see docs/explainers.md.
+_BY_NAME = frozenset({"deep_lift", "gradient_shap", "integrated_gradients"})
 
 # What explains anything that predicts.
 SAMPLERS: dict[str, Callable[[Predict, Columns, Link, pd.DataFrame], Explainer]] = {
@@ -209,6 +208,14 @@ SAMPLERS: dict[str, Callable[[Predict, Columns, Link, pd.DataFrame], Explainer]]
     "kernel": KernelExplainer.of,
     "lime": LimeExplainer.of,
 }
+
+
+def _explainer(case: Case, candidate: Candidate) -> EncodedExplainer:
+    parameters = _versions(*candidate.libraries)
+    if candidate.uses_background:
+        parameters["background"] = digest(case.frame)
+    core, tolerance = candidate.make(), candidate.tolerance
+    return EncodedExplainer(candidate.name, core, case.columns, case.encoding, parameters, tolerance=tolerance)
 
 
 def _versions(*modules: str) -> dict[str, str]:
@@ -219,7 +226,7 @@ def _checked(explainer: EncodedExplainer, predict: Predict, background: pd.DataF
     """The explainer, if it is right about the background.
 
     Raises:
-        UnsuitedError: it is not, e.g. shap's TreeExplainer on HistGradientBoosting with categorical splits.
+        UnsuitedError: it is not, e.g. of a class that changes what its base class predicts.
     """
     try:
         explanation = explainer.explain(background)
@@ -231,6 +238,6 @@ def _checked(explainer: EncodedExplainer, predict: Predict, background: pd.DataF
     if not residual <= explainer.tolerance * scale:
         raise UnsuitedError(f"attributions of {explainer.name} miss the model's output by up to {residual:.2g}")
     gap = float(np.abs(answers(output, explainer.link) - predict(explainer.columns.frame(background))).max())
-    if not gap <= _TOLERANCE * scale:
+    if not gap <= EXACT * scale:
         raise UnsuitedError(f"what {explainer.name} explains differs from the model's predictions by up to {gap:.2g}")
     return replace(explainer, base=explanation.base)

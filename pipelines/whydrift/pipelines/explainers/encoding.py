@@ -26,6 +26,8 @@ _SAME_COLUMNS = frozenset(
     | {"OrdinalEncoder", "Binarizer"}
 )
 
+_MADE_UP = ("Column_{}", "{}", "feature_{:04}")  # names of columns that had none, by LightGBM, CatBoost, interpret
+
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
@@ -83,7 +85,11 @@ def input_names(model: Any) -> tuple[str, ...] | None:
     names = getattr(model, "feature_names_in_", None)
     if names is None:
         names = getattr(model, "feature_names", None)  # of an XGBoost Booster
-    if names is None or list(names) == [f"feature_{i:04}" for i in range(len(names))]:  # interpret's own, of an array
+    if names is None and hasattr(model, "feature_name"):
+        names = model.feature_name()  # of a LightGBM Booster
+    if names is None:
+        names = getattr(model, "feature_names_", None)  # of CatBoost
+    if names is None or any([*names] == [made_up.format(i) for i in range(len(names))] for made_up in _MADE_UP):
         return None
     return tuple(map(str, names))
 
@@ -92,7 +98,7 @@ def as_input(model: Any, frame: pd.DataFrame) -> Any:
     """The columns that a model was trained on, without names where it never had any (it would warn)."""
     names = input_names(model)
     if names is not None:
-        return frame[list(names)]
+        return frame.iloc[:, [_position(list(frame.columns), name) for name in names]]
     return frame.to_numpy() if hasattr(model, "n_features_in_") else frame
 
 
@@ -113,9 +119,12 @@ def single_threaded(model: Any) -> Any:
 
 
 def _position(names: Sequence[str], name: str) -> int:
-    if name not in names:
+    known = list(names)
+    if name not in known:
+        known = [other.replace(" ", "_") for other in known]  # as LightGBM renames them
+    if name not in known:
         raise UnsuitedError(f"the model was trained on {name!r}, which is not among the features of its signature")
-    return list(names).index(name)
+    return known.index(name)
 
 
 def _owners(transformer: Any, inputs: list[int]) -> list[int]:

@@ -11,9 +11,9 @@ import pandas as pd
 from whydrift.pipelines.errors import ModelError
 from whydrift.pipelines.explainers.columns import Columns
 from whydrift.pipelines.explainers.encoding import as_input, single_threaded, split
-from whydrift.pipelines.explainers.native import XGBoostTrees, is_xgboost
 from whydrift.pipelines.explainers.network import Network, is_torch
 from whydrift.pipelines.explainers.protocol import FloatArray, Task
+from whydrift.pipelines.explainers.trees import library, read_library, refusals
 
 Predict = Callable[[pd.DataFrame], FloatArray]
 
@@ -62,8 +62,8 @@ def _check_order(model: Any, classes: Sequence[str]) -> None:
 
 
 def _answer(model: Any, task: Task, columns: Columns, background: pd.DataFrame) -> Callable[[pd.DataFrame], Any]:
-    if is_xgboost(model):
-        trees, encoding = XGBoostTrees.of(model, "identity"), split(model, columns)
+    if library(model) is not None:
+        trees, encoding = read_library(model, task), split(model, columns)
         return lambda frame: trees.predict(encoding.encode(frame))
     if is_torch(model):
         return _network(model, task, columns.frame(background)).predict
@@ -87,7 +87,7 @@ def _network(model: Any, task: Task, background: pd.DataFrame) -> Network:
 def _check(predict: Predict, model: Any, task: Task, frame: pd.DataFrame) -> None:
     try:
         values = predict(frame)
-    except (TypeError, ValueError) as error:
+    except refusals() as error:
         raise ModelError(f"{type(model).__name__} cannot predict the background rows: {error}") from error
     if task == "regression":
         return

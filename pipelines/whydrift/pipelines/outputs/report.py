@@ -63,6 +63,7 @@ def render(verdict: Verdict, history: Sequence[Verdict] = (), *, evidently_link:
         missing=[a for a in verdict.attribution if a.missing_rate or a.baseline_missing_rate],
         budget_sentences=wording.budget_sentences(verdict),
         detectable=[wording.detectable_sentence(d, verdict) for d in verdict.detectable],
+        sample=wording.sample_sentences(verdict.sample) if verdict.sample is not None else [],
         windows_since=_windows_since(verdict),
         top_features=TOP_FEATURES,
         beyond=BEYOND,

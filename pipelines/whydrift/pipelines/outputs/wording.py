@@ -6,6 +6,7 @@ import math
 from datetime import UTC, datetime, timedelta
 
 from whydrift.monitors.verdict import Budget, Detectable, Finding, Mute, Status, Verdict
+from whydrift.monitors.verdict_sample import RowSample
 
 NOTHING = "–"
 _NBSP = "\N{NO-BREAK SPACE}"
@@ -173,6 +174,31 @@ def detectable_sentence(detectable: Detectable, verdict: Verdict) -> str:
         return f"{sentence}."
     factor = "more than 1,000" if ratio > 1000 else f"{ratio:.3g}"
     return f"{sentence}; for {detectable.example_feature}, a share that is multiplied or divided by {factor}."
+
+
+_SIZED = {
+    "floor": "the least that is ever explained",
+    "stream": "so many that chance adds a tenth to what windows differ by in {stream}, and less in all others",
+    "cap": "the most that is explained: {stream} hardly differs between windows, and asks for more",
+    "quiet": "so many that quiet windows keep enough to be judged",
+    "configured": "as explainer.rows asks",
+}
+
+
+def sample_sentences(sample: RowSample) -> list[str]:
+    """How many rows were explained, why so many, and what more would buy."""
+    why = _SIZED[sample.why].format(stream=sample.stream)
+    drawn = f"{sample.explained:,} of {sample.rows:,} rows are explained, drawn by a hash of the event id"
+    told = f"{drawn}: {why}. All else uses every row."
+    if sample.sampling_part is None or sample.with_tenfold is None or sample.with_all is None:
+        return [told]
+    part = percent(sample.sampling_part)
+    gain = f"{percent(1 - sample.with_tenfold)} smaller with ten times as many rows"
+    bought = (
+        f"Most of all {sample.least_certain} could gain from more: {part} of its variance is chance. The smallest shift"
+        f" of it that can be found would be {gain}, and {percent(1 - sample.with_all)} with all."
+    )
+    return [told, bought]
 
 
 def _amount(value: float, noun: str) -> str:

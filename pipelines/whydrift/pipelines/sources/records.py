@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -10,18 +11,22 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from whydrift.monitors.hashing import hash64, mix
 from whydrift.pipelines.sections import LogColumns, Model
 from whydrift.pipelines.window import Window
 
 FeatureKind = Literal["number", "string"]
 FloatArray = npt.NDArray[np.float64]
 
+BATCH = 65_536  # rows read, checked and summed at once: bounds memory, and no result depends on it
+
+_IDENTITY = ("event_time", "event_id")
 _SUM_TOLERANCE = 1e-3  # of the probabilities of all classes, which may be rounded in the log
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """`frame` has event_id, event_time, the features, prediction and weight, sorted by time and id.
+    """`frame` has event_id, event_time, the features, prediction and weight; where gathered it is sorted.
 
     The predictions of a model of C classes are C columns, see `prediction_columns`.
 
@@ -35,8 +40,11 @@ class Records:
 class Source(Protocol):
     """Where inference logs are read from."""
 
-    def read(self, window: Window, features: Mapping[str, FeatureKind]) -> Records:
-        """The records with an event time in the window."""
+    def batches(self, window: Window, features: Mapping[str, FeatureKind]) -> Iterator[Records]:
+        """The records with an event time in the window, in no order, at most `BATCH` at once; one batch at least.
+
+        No two of them, in whatever batch, have the same event id and time.
+        """
 
 
 class FileSource(Source, Protocol):
@@ -45,11 +53,27 @@ class FileSource(Source, Protocol):
     def files(self, window: Window) -> list[str]:
         """Where the window's rows may be."""
 
-    def read_file(self, path: str, window: Window, features: Mapping[str, FeatureKind]) -> Records:
-        """The window's rows in one file, in any order and with their repeats; counts may hold notes for `settle`."""
+    def read_file(self, path: str, window: Window, features: Mapping[str, FeatureKind]) -> Iterator[Records]:
+        """The window's rows in a file, batch after batch and with their repeats; counts may hold notes for `settle`."""
 
     def settle(self, window: Window, counts: Mapping[str, int]) -> dict[str, int]:
         """What was set aside, from the counts of all files together; raises SchemaError."""
+
+
+def gather(batches: Iterable[Records]) -> Records:
+    """All batches as one, sorted; at least one is needed."""
+    counts, frames = Counter[str](), []
+    for batch in batches:
+        counts.update(batch.set_aside)
+        frames.append(batch.frame)
+    frame = pd.concat([f for f in frames if len(f)] or frames[:1], ignore_index=True)
+    return Records(frame.sort_values([*_IDENTITY], kind="stable", ignore_index=True), dict(counts))
+
+
+def cut(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """The frame in parts of at most `BATCH` rows."""
+    for start in range(0, len(frame), BATCH):
+        yield frame.iloc[start : start + BATCH]
 
 
 def check_rows(
@@ -63,12 +87,12 @@ def check_rows(
 ) -> Records:
     """Keep the rows that fit the contract, under the contract's names, and count the others by their first fault.
 
-    Rows of other windows are neither kept nor counted: they are their own window's. Order and repeats stay as they
-    are, see `drop_repeats`: what becomes of a row depends on the row alone.
+    Rows of other windows are neither kept nor counted: they are their own window's. Repeats stay, see `drop_repeats`:
+    what becomes of a row depends on the row alone.
     """
     time = to_time(raw[columns.event_time])
     raw, time = _in_window(raw, time, window)
-    record = pd.DataFrame({"event_id": raw[columns.event_id].astype("string"), "event_time": time})
+    record: dict[str, pd.Series[Any]] = {"event_id": raw[columns.event_id].astype("string"), "event_time": time}
     faults: list[tuple[str, pd.Series[bool]]] = [
         ("bad_event_time", time.isna()),
         ("event_id_missing", record["event_id"].isna()),
@@ -81,8 +105,9 @@ def check_rows(
         if kind == "number":
             faults.append((f"infinite:{name}", pd.Series(np.isinf(record[name].to_numpy()), index=raw.index)))
     names = prediction_columns(model.classes)
-    record[names], wrong = _predictions(raw, columns, names)
-    value = record[names].to_numpy(np.float64)
+    predictions, wrong = _predictions(raw, columns, names)
+    record.update({name: predictions[name] for name in names})
+    value = predictions.to_numpy(np.float64)
     faults.append(("bad_prediction", wrong | ~np.isfinite(value).all(axis=1)))
     if model.task != "regression":
         outside = ((value < 0) | (value > 1)).any(axis=1)
@@ -90,26 +115,12 @@ def check_rows(
     if model.classes:
         off = np.asarray(np.abs(value.sum(axis=1) - 1) > _SUM_TOLERANCE)
         faults.append(("predictions_do_not_sum_to_1", _flags(off, raw)))
-    record["weight"] = 1.0 if columns.weight is None else to_kind(raw[columns.weight], "number")[0].fillna(1.0)
-    faults.append(("bad_weight", ~((record["weight"] > 0) & np.isfinite(record["weight"]))))
-    return _set_aside(record, faults)
-
-
-def drop_repeats(checked: Records) -> Records:
-    """Sort checked rows, and keep one of each (event id, event time): at-least-once delivery repeats records.
-
-    The time belongs to the identity so that windows stay additive: a day drops what its hours drop.
-    """
-    record, identity = checked.frame, ["event_time", "event_id"]
-    twins = record.duplicated(identity).any()
-    # Repeats that differ are ordered by all they hold, so that the one that stays does not depend on their order.
-    order = [*identity, *record.columns.drop(identity)] if twins else identity
-    record = record.sort_values(order, kind="stable", ignore_index=True)
-    again = record.duplicated(identity)
-    counts = dict(checked.set_aside)
-    if again.any():
-        counts["duplicate"] = int(again.sum())
-    return Records(record[~again].reset_index(drop=True), counts)
+    weight = (
+        pd.Series(1.0, raw.index) if columns.weight is None else to_kind(raw[columns.weight], "number")[0].fillna(1.0)
+    )
+    record["weight"] = weight
+    faults.append(("bad_weight", ~((weight > 0) & np.isfinite(weight))))
+    return Records(*_set_aside(pd.DataFrame(record), faults))
 
 
 def prediction_columns(classes: Sequence[str]) -> list[str]:
@@ -178,9 +189,10 @@ def to_class(column: pd.Series[Any], classes: Sequence[str]) -> pd.Series[float]
 
 def to_time(column: pd.Series[Any]) -> pd.Series[Any]:
     """UTC timestamps in microseconds; what cannot be read becomes missing. Without a zone it is UTC."""
-    return pd.to_datetime(column, utc=True, errors="coerce", format=None if _is_time(column) else "ISO8601").astype(
-        "datetime64[us, UTC]"
-    )
+    known = _is_time(column)
+    return pd.to_datetime(
+        column, utc=True, errors="coerce", format=None if known else "ISO8601", cache=not known
+    ).astype("datetime64[us, UTC]")
 
 
 def to_kind(column: pd.Series[Any], kind: FeatureKind) -> tuple[pd.Series[Any], pd.Series[bool]]:
@@ -207,12 +219,33 @@ def _in_window(raw: pd.DataFrame, time: pd.Series[Any], window: Window) -> tuple
     return raw[inside], time[inside]
 
 
-def _set_aside(record: pd.DataFrame, faults: list[tuple[str, pd.Series[bool]]]) -> Records:
+def _set_aside(record: pd.DataFrame, faults: list[tuple[str, pd.Series[bool]]]) -> tuple[pd.DataFrame, dict[str, int]]:
     good = np.ones(len(record), dtype=bool)
     counts: dict[str, int] = {}
     for reason, fault in faults:
-        first = good & fault.to_numpy(dtype=bool, na_value=True)
-        if first.any():
-            counts[reason] = int(first.sum())
-        good &= ~first
-    return Records(record[good], counts)
+        first = fault.to_numpy(dtype=bool, na_value=True)
+        if first.any() and (first := good & first).any():
+            counts[reason] = counts.get(reason, 0) + int(first.sum())
+            good &= ~first
+    return (record if good.all() else record[good]), counts
+
+
+def drop_repeats(checked: Records) -> Records:
+    """Sort checked rows, and keep one of each (event id, event time): at-least-once delivery repeats records.
+
+    The time belongs to the identity so that windows stay additive: a day drops what its hours drop.
+    """
+    record = checked.frame
+    # Repeats that differ are ordered by all they hold, so that the one that stays does not depend on their order.
+    order = [*_IDENTITY, *record.columns.drop([*_IDENTITY])]
+    record = record.sort_values(order, kind="stable", ignore_index=True)
+    again = record.duplicated([*_IDENTITY])
+    counts = dict(checked.set_aside)
+    if again.any():
+        counts["duplicate"] = int(again.sum())
+    return Records(record[~again].reset_index(drop=True), counts)
+
+
+def identity(event_id: pd.Series[Any], time: pd.Series[Any]) -> npt.NDArray[np.uint64]:
+    """A hash of (event id, event time), (n,): equal ones have the same, and others hardly ever."""
+    return mix(hash64(event_id, seed=1) + time.to_numpy("datetime64[us]").astype(np.uint64))

@@ -9,10 +9,13 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -22,19 +25,25 @@ from pyarrow import fs
 from whydrift.pipelines.errors import NoDataError, SchemaError, StoreError
 from whydrift.pipelines.sections import InferenceLog, Labels, Model
 from whydrift.pipelines.sources.records import (
+    BATCH,
     FeatureKind,
     Records,
     check_rows,
+    cut,
     drop_repeats,
+    identity,
     to_class,
     to_kind,
     to_time,
 )
 from whydrift.pipelines.window import Window
 
+UIntArray = npt.NDArray[np.uint64]
+
+_BUFFER = 2**18  # bytes of each column that are read at once: a row group may be larger than memory
 _SUFFIXES = {"parquet": (".parquet", ".pq"), "csv": (".csv",), "jsonl": (".jsonl", ".ndjson", ".json")}
 
-_WHOLE, _LACKS = "file_with_all_columns", "file_without_column:"  # notes of files with rows, for `settle`
+_WHOLE, _LACKS = "batch_with_all_columns", "batch_without_column:"  # notes of batches with rows, for `settle`
 
 
 class TableSource:
@@ -43,36 +52,47 @@ class TableSource:
     def __init__(self, log: InferenceLog, *, model: Model, version: str) -> None:
         self._log, self._model, self._version = log, model, version
 
-    def read(self, window: Window, features: Mapping[str, FeatureKind]) -> Records:
-        """The records of a window.
+    def batches(self, window: Window, features: Mapping[str, FeatureKind]) -> Iterator[Records]:
+        """The records of a window, batch after batch; what was set aside comes with the last.
+
+        The files are read twice, first for what repeats; only rows that may be repeats are held.
 
         Raises NoDataError where the folder is absent, and SchemaError where no file of the window has the columns
         that every record needs.
         """
-        parts = [self.read_file(path, window, features) for path in self.files(window)]
-        counts = self.settle(window, sum((Counter(part.set_aside) for part in parts), Counter[str]()))
-        frames = [part.frame for part in parts if len(part.frame)] or [self._nothing(window, features)]
-        return drop_repeats(Records(pd.concat(frames, ignore_index=True), counts))
+        files, counts, held = self.files(window), Counter[str](), [self._nothing(window, features)]
+        repeated = _repeated(self._keys(files, window))
+        for batch in (batch for path in files for batch in self.read_file(path, window, features)):
+            counts.update(batch.set_aside)
+            again = np.isin(identity(batch.frame["event_id"], batch.frame["event_time"]), repeated)
+            if again.any():
+                held.append(batch.frame[again])
+            yield Records(batch.frame[~again] if again.any() else batch.frame, {})
+        kept = drop_repeats(Records(pd.concat(held[1:] or held, ignore_index=True), self.settle(window, counts)))
+        yield from (Records(frame, {}) for frame in cut(kept.frame))
+        yield Records(kept.frame[:0], kept.set_aside)
 
     def files(self, window: Window) -> list[str]:
         """The window's files by name; raises NoDataError where the folder is absent."""
         return _files(self._log, window)
 
-    def read_file(self, path: str, window: Window, features: Mapping[str, FeatureKind]) -> Records:
-        """The window's rows in one file, see `FileSource`; raises StoreError where it cannot be fetched."""
+    def read_file(self, path: str, window: Window, features: Mapping[str, FeatureKind]) -> Iterator[Records]:
+        """The window's rows in one file, batch after batch and with their repeats; counts hold notes for `settle`.
+
+        Raises StoreError where the file cannot be fetched.
+        """
         log, counts = self._log, Counter[str]()
         strings = {log.columns.event_id, *(n for n, kind in features.items() if kind == "string")}
         needed = [*_named(log.columns.model_dump()), *features]
         for frame in _read_files([path], log.format, needed, strings, counts):
             absent = [c for c in needed if c not in frame]
-            if not len(frame):
-                continue
             if not absent:
                 checked = self._check(frame, window, features)
-                return Records(checked.frame, {**counts, **checked.set_aside, _WHOLE: 1})
+                yield Records(checked.frame, {**checked.set_aside, _WHOLE: 1})
+                continue
             counts[f"column_missing:{absent[0]}"] += _count_inside(frame, log.columns.event_time, window)
             counts.update(_LACKS + column for column in absent)
-        return Records(self._nothing(window, features), dict(counts))
+        yield Records(self._nothing(window, features), dict(counts))
 
     def settle(self, window: Window, counts: Mapping[str, int]) -> dict[str, int]:
         """What was set aside; raises SchemaError where files had rows and none had the columns that records need."""
@@ -93,6 +113,22 @@ class TableSource:
         """Records of no rows."""
         needed = [*_named(self._log.columns.model_dump()), *features]
         return self._check(pd.DataFrame(columns=needed), window, features).frame
+
+    def _keys(self, files: Sequence[str], window: Window) -> Iterator[UIntArray]:
+        """The identities of the window's rows, file after file."""
+        names = self._log.columns.event_id, self._log.columns.event_time
+        for frame in _read_files(files, self._log.format, [*names], {names[0]}, Counter()):
+            if set(names) <= set(frame):
+                time = to_time(frame[names[1]])
+                inside = ((time >= window.start) & (time < window.end)).to_numpy()
+                yield identity(frame.loc[inside, names[0]].astype("string"), time[inside])
+
+
+def _repeated(keys: Iterable[UIntArray]) -> UIntArray:
+    """The identities that there are more than one of, sorted."""
+    every = np.concatenate([np.empty(0, np.uint64), *keys])
+    every.sort()
+    return np.unique(every[1:][every[1:] == every[:-1]])
 
 
 def read_labels(labels: Labels, start: datetime, end: datetime, classes: Sequence[str] = ()) -> Records:
@@ -187,33 +223,64 @@ def _list(path: str, kind: str, *, missing_ok: bool = False, recursive: bool = T
     return found
 
 
+class _Watched:
+    """A file that is opened for reading, whose own errors are told from those of what it holds."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        with self._reading():
+            system, inner = _filesystem(path)
+            self._file = system.open_input_file(inner)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(f"{self._path} cannot be read: {error}") from error
+
+    @property
+    def closed(self) -> bool:
+        return bool(self._file.closed)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        with self._reading():
+            return int(self._file.seek(offset, whence))
+
+    def read(self, size: int | None = None) -> bytes:
+        with self._reading():
+            return bytes(self._file.read(size))
+
+
 def _read_files(
     paths: Iterable[str], kind: str, columns: list[str], strings: set[str], counts: Counter[str]
-) -> Iterable[pd.DataFrame]:
+) -> Iterator[pd.DataFrame]:
+    """Frames of at most `BATCH` rows with those of the columns that there are, and none without rows."""
     for path in paths:
-        try:
-            system, inner = _filesystem(path)
-            with system.open_input_file(inner) as file:
-                data = file.read()
-        except OSError as error:
-            raise StoreError(f"{path} cannot be read: {error}") from error
-        try:  # Arrow says "this file is broken" with an OSError too, hence reading and decoding apart
-            frame = _READERS[kind](data, columns, strings, counts)
-        except (pa.ArrowException, OSError):
-            counts["unreadable_file"] += 1
-        else:
-            yield frame
+        with closing(_Watched(path)) as file:
+            try:
+                for frame in _READERS[kind](file, columns, strings, counts):
+                    yield from cut(frame)
+            except (pa.ArrowException, OSError):  # Arrow says "this file is broken" with an OSError too
+                counts["unreadable_file"] += 1
 
 
-def _read_parquet(data: bytes, columns: list[str], _: set[str], __: Counter[str]) -> pd.DataFrame:
-    parquet = pq.ParquetFile(pa.BufferReader(data))
+def _read_parquet(file: _Watched, columns: list[str], _: set[str], __: Counter[str]) -> Iterator[pd.DataFrame]:
+    parquet = pq.ParquetFile(file, buffer_size=_BUFFER)
     present = [c for c in columns if c in parquet.schema_arrow.names]
-    # Integers with nulls stay integers: the id 7 must not become "7.0".
-    frame: pd.DataFrame = parquet.read(columns=present).to_pandas(integer_object_nulls=True)
-    return frame
+    for batch in parquet.iter_batches(BATCH, columns=present):
+        # Integers with nulls stay integers: the id 7 must not become "7.0".
+        yield batch.to_pandas(integer_object_nulls=True)
 
 
-def _read_csv(data: bytes, columns: list[str], strings: set[str], counts: Counter[str]) -> pd.DataFrame:
+def _read_csv(file: _Watched, columns: list[str], strings: set[str], counts: Counter[str]) -> Iterator[pd.DataFrame]:
+    data = file.read()
     if data and not data.endswith(b"\n"):  # cut off in the middle of a row, whose last number cannot be trusted
         data = data[: data.rfind(b"\n") + 1]
         counts["truncated_line"] += 1
@@ -229,13 +296,14 @@ def _read_csv(data: bytes, columns: list[str], strings: set[str], counts: Counte
             column_types=dict.fromkeys(strings, pa.string()), strings_can_be_null=True, quoted_strings_can_be_null=False
         ),
     )
-    frame: pd.DataFrame = table.select([c for c in columns if c in table.column_names]).to_pandas()
-    return frame
+    yield table.select([c for c in columns if c in table.column_names]).to_pandas()
 
 
-def _read_jsonl(data: bytes, columns: list[str], _: set[str], counts: Counter[str]) -> pd.DataFrame:
+def _read_jsonl(file: _Watched, columns: list[str], _: set[str], counts: Counter[str]) -> Iterator[pd.DataFrame]:
     rows = []
-    for line in data.decode("utf-8", errors="replace").split("\n"):  # JSON strings may hold other line separators
+    for line in (
+        file.read().decode("utf-8", errors="replace").split("\n")
+    ):  # JSON strings may hold other line separators
         try:
             row = json.loads(line)
         except ValueError:
@@ -244,7 +312,7 @@ def _read_jsonl(data: bytes, columns: list[str], _: set[str], counts: Counter[st
             rows.append({c: row.get(c) for c in columns if c in row})
         elif line.strip():
             counts["malformed_line"] += 1
-    return pd.DataFrame(rows, dtype=object)
+    yield pd.DataFrame(rows, dtype=object)
 
 
 _READERS = {"parquet": _read_parquet, "csv": _read_csv, "jsonl": _read_jsonl}

@@ -1,0 +1,127 @@
+"""All cells of all features in one long order, so that sums by cell are one array.
+
+A feature's cells stand together, in the order of its values where it is numeric: far, below, the cells, above, far,
+missing; or the categories, unseen, missing. A value's place is `starts[feature]` plus the number of thresholds that
+it has reached, of which there is one between any two neighbours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf, nextafter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from whydrift.monitors.binning import ABOVE, BELOW, FAR, FAR_WIDTHS, MISSING, UNSEEN, FeatureBins, assign
+from whydrift.monitors.sum_arrays import Kernels, Places
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Column = pd.Series | npt.NDArray[Any]
+
+UNROLLED = 8  # thresholds that a kernel compares at a time
+
+
+@dataclass(frozen=True, slots=True)
+class CellIndex:
+    """The order of all cells, K of them, of p features.
+
+    `starts` (p + 1,) are the features' first places, `codes` (K,) the cells as `binning.assign` names them.
+    `thresholds` (p, t) ascend and end with NaN, which no value reaches; `thresholds32` do the same for float32.
+    """
+
+    bins: tuple[FeatureBins, ...]
+    starts: IntArray
+    codes: IntArray
+    thresholds: FloatArray
+    thresholds32: npt.NDArray[np.float32]
+
+    @property
+    def missing(self) -> IntArray:
+        """The place of each feature's missing values, (p,): its last."""
+        return self.starts[1:] - 1
+
+    @property
+    def owners(self) -> IntArray:
+        """The feature of each cell, (K,)."""
+        return np.repeat(np.arange(len(self.bins)), np.diff(self.starts))
+
+
+def index_cells(bins: tuple[FeatureBins, ...]) -> CellIndex:
+    """The order of the features' cells.
+
+    >>> index = index_cells((FeatureBins("x", edges=(0.0, 1.0, 2.0)), FeatureBins("c", categories=("a",))))
+    >>> index.codes
+    array([-5, -2,  0,  1, -3, -5, -1,  0, -4, -1])
+    >>> index.starts
+    array([ 0,  7, 10])
+    """
+    places = [_ordered(one) for one in bins]
+    wide = max((len(thresholds) for _, thresholds in places), default=0)
+    table = np.full((len(bins), -(-max(wide, 1) // UNROLLED) * UNROLLED), np.nan)
+    for row, (_, thresholds) in zip(table, places, strict=True):
+        row[: len(thresholds)] = thresholds
+    starts = np.concatenate([[0], np.cumsum([len(codes) for codes, _ in places])]).astype(np.int64)
+    codes = np.array([code for codes, _ in places for code in codes], dtype=np.int64)
+    return CellIndex(bins, starts, codes, table, _single(table))
+
+
+def _ordered(bins: FeatureBins) -> tuple[list[int], list[float]]:
+    """The feature's cells in order, and the thresholds between them."""
+    if not bins.numeric:
+        return [*range(len(bins.categories)), UNSEEN, MISSING], []
+    first, *inner, last = bins.edges if len(bins.edges) > 1 else bins.edges * 2
+    codes, thresholds = [BELOW, *range(len(inner) + 1), ABOVE], [first, *inner, nextafter(last, inf)]
+    reach = FAR_WIDTHS * (last - first)
+    if reach > 0:
+        codes, thresholds = [FAR, *codes], [first - reach, *thresholds]
+        if last + reach < inf:
+            codes, thresholds = [*codes, FAR], [*thresholds, nextafter(last + reach, inf)]
+    return [*codes, MISSING], thresholds
+
+
+def _single(thresholds: FloatArray) -> npt.NDArray[np.float32]:
+    """The smallest numbers of single precision that are not below the thresholds."""
+    with np.errstate(over="ignore"):
+        single = thresholds.astype(np.float32)
+    return np.where(single < thresholds, np.nextafter(single, np.float32(inf)), single)
+
+
+def columns(features: pd.DataFrame, index: CellIndex) -> list[Column]:
+    """The features' columns; numbers as arrays, without a copy."""
+    found = [features[bins.name] for bins in index.bins]
+    return [c.to_numpy() if isinstance(c.dtype, np.dtype) and c.dtype.kind in "fiub" else c for c in found]
+
+
+def place(index: CellIndex, values: list[Column], part: slice, kernels: Kernels) -> Places:
+    """The places of the cells that the rows' values lie in, (p, n)."""
+    rows = len(range(*part.indices(len(values[0])))) if values else 0
+    places = np.empty((len(index.bins), rows), dtype=np.uint32)
+    for j, (bins, column) in enumerate(zip(index.bins, values, strict=True)):
+        start = int(index.starts[j])
+        if bins.numeric:
+            numbers = frozen(_numbers(column, part))
+            thresholds = index.thresholds32 if numbers.dtype == np.float32 else index.thresholds
+            kernels.find_places(numbers, thresholds[j], start, int(index.missing[j]), places[j])
+        else:
+            cells = assign(bins, pd.Series(column).iloc[part])
+            places[j] = start + np.where(cells >= 0, cells, np.where(cells == MISSING, 1, 0) + len(bins.categories))
+    return places
+
+
+def frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A view that cannot be written to: kernels are compiled for such arrays, and would be again for others."""
+    view = array.view()
+    view.setflags(write=False)
+    return view
+
+
+def _numbers(column: Column, part: slice) -> npt.NDArray[Any]:
+    """Contiguous numbers of single or double precision, missing ones as NaN."""
+    if isinstance(column, np.ndarray):
+        exact = column.dtype in (np.float32, np.float64)
+        return np.ascontiguousarray(column[part], dtype=column.dtype if exact else np.float64)
+    return column.iloc[part].to_numpy(dtype=np.float64, na_value=np.nan)
