@@ -20,6 +20,7 @@ _DURATION = re.compile(r"(\d+)\s*(m|h|d|w)")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_. -]*")
 _STEM = re.compile(r"[A-Za-z0-9_.-]+")
+ENGINES = ("local", "spark")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -29,6 +30,7 @@ class JobConfig:
 
     path: Path
     model: str
+    engine: str
     every: timedelta
     start: datetime
     delay: timedelta
@@ -78,6 +80,7 @@ def read(path: Path) -> JobConfig:
     return JobConfig(
         path=path.resolve(),
         model=_matching(raw, "model", "name", None, _MODEL),
+        engine=_engine(raw),
         every=_duration(raw, "window", "every", "1d"),
         start=_time(raw, "job", "start", _EPOCH),
         delay=_duration(raw, "job", "delay", "1h"),
@@ -93,6 +96,13 @@ def to_utc(text: str) -> datetime:
     """ISO 8601 to UTC, which is also meant where no offset is given."""
     time = datetime.fromisoformat(text)
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def _engine(raw: dict[str, Any]) -> str:
+    engine = raw.get("engine", "local")
+    if engine not in ENGINES:
+        raise ValueError(f"engine: must be one of {', '.join(ENGINES)}, got {engine!r}")
+    return str(engine)
 
 
 def _get(raw: dict[str, Any], section: str, key: str, default: object) -> object:

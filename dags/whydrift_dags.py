@@ -1,10 +1,11 @@
 """Airflow DAGs of every monitored model: one file in configs/ makes a monitoring, a baseline and a retraining DAG.
 
 The bundle is thin: it reads a few keys of the YAML files and calls the `whydrift` command, which may live in an
-environment of its own. Three variables of the workers' and the DAG processor's environment:
+environment of its own. Four variables of the workers' and the DAG processor's environment:
 
     WHYDRIFT_CLI            the command; default `whydrift` on the PATH
     WHYDRIFT_CONFIGS        the folder of the configurations; default `configs` beside this bundle
+    WHYDRIFT_SPARK_SUBMIT   for `engine: spark`, spark-submit with its options; default that beside `whydrift`
     WHYDRIFT_SCHEDULE_END   ISO time; no window that starts later is scheduled. For replaying data of the past
 
 A configuration that cannot be read becomes a DAG with the tag `unreadable` that says why; the others are unaffected.
@@ -33,7 +34,7 @@ from airflow.sdk import (
     task,
 )
 from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException, AirflowSkipException
-from whydrift_cli import EXIT_BREACH, EXIT_NOT_EVALUATED, EXIT_PASS, interpreter, parse, run, whydrift
+from whydrift_cli import EXIT_BREACH, EXIT_NOT_EVALUATED, EXIT_PASS, interpreter, parse, run, submit, whydrift
 from whydrift_config import JobConfig, folder, read_all, to_utc
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -114,13 +115,13 @@ def _window_arguments(config: str) -> tuple[str, ...]:
 
 
 @task
-def profile(config: str, delay: timedelta) -> None:
-    """Explain the window's rows and store their summary."""
+def profile(config: str, delay: timedelta, engine: str = "local") -> None:
+    """Explain the window's rows, here or on a Spark cluster, and store their summary."""
     _, end = current_window(get_current_context())
     if datetime.now(UTC) < end + delay:
         # Not a failure and no retry: the task leaves the worker and is started again at that time.
         raise AirflowRescheduleException(end + delay)
-    whydrift("profile", *_window_arguments(config))
+    (submit if engine == "spark" else whydrift)("profile", *_window_arguments(config))
 
 
 @task(multiple_outputs=False)
@@ -177,7 +178,7 @@ def monitoring_dag(job: JobConfig, asset: Asset, end: datetime | None) -> DAG:
     ) as dag:
         config = str(job.path)
         published = publish(config)
-        profile(config, job.delay) >> assess(config) >> published
+        profile(config, job.delay, job.engine) >> assess(config) >> published
         request_retraining(published)
     return dag
 

@@ -48,6 +48,7 @@ class StandIn:
         self.path.write_text(SCRIPT.format(python=sys.executable))
         self.path.chmod(0o755)
         (folder / "python").symlink_to(sys.executable)
+        (folder / "whydrift-spark.py").write_text("stands for whydrift under Spark")
         self.answers({})
 
     def answers(self, answers: Mapping[str, Any]) -> None:

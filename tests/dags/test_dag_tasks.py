@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -44,6 +46,7 @@ def test_an_expected_code_with_a_verdict_is_a_result(
     ("answer", "retried"),
     [
         ({"code": 3, "stderr": "whydrift: StoreError: no answer from MLflow"}, True),
+        ({"code": 3, "stderr": "whydrift: EngineError: Spark could not start"}, True),
         ({"signal": int(signal.SIGKILL)}, True),
         ({"code": 2, "stderr": "whydrift: ConfigError: c.yaml:3: window.every"}, False),
         ({"code": 3, "stderr": "whydrift: NoDataError: nothing there"}, False),
@@ -86,6 +89,70 @@ def test_an_interrupted_task_takes_its_command_along(bundle: SimpleNamespace, st
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert time.monotonic() - begin < 10  # the command would sleep for a minute, and _stop waits for its end
+
+
+SPARK_SUBMIT = """#!{python}
+import json, os, pathlib, sys
+seen = {{"arguments": sys.argv[1:], "python": os.environ["PYSPARK_PYTHON"]}}
+pathlib.Path({seen!r}).write_text(json.dumps(seen))
+print("whydrift: StoreError: no answer from MLflow")  # as spark-submit does with all that Python writes
+print("INFO ShutdownHookManager: Shutdown hook called", file=sys.stderr)
+sys.exit({code})
+"""
+
+
+@pytest.fixture
+def spark_submit(stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A stand-in for `spark-submit` that ends with a code; gives what it was asked."""
+    monkeypatch.setenv("WHYDRIFT_SPARK_SUBMIT", "spark-submit --master 'spark://a b:7077'")
+    monkeypatch.setenv("PATH", str(stand_in.folder))
+    monkeypatch.delenv("PYSPARK_PYTHON", raising=False)
+
+    def ends(code: int) -> Any:
+        path, seen = stand_in.folder / "spark-submit", stand_in.folder / "seen.json"
+        path.write_text(SPARK_SUBMIT.format(python=sys.executable, seen=str(seen), code=code))
+        path.chmod(0o755)
+        return lambda: json.loads(seen.read_text())
+
+    return ends
+
+
+def test_on_spark_a_window_is_profiled_by_spark_submit(
+    bundle: SimpleNamespace, stand_in: Any, spark_submit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = spark_submit(0)
+    monkeypatch.setattr(bundle.dags, "get_current_context", lambda: _context(_at(12), _at(13)))
+    bundle.dags.profile.function("c.yaml", timedelta(hours=2), "spark")
+    window = ["--start", "2013-05-12T00:00:00+00:00", "--end", "2013-05-13T00:00:00+00:00"]
+    script = str(stand_in.folder / "whydrift-spark.py")
+    asked = ["--master", "spark://a b:7077", script, "profile", "--config", "c.yaml", *window]
+    assert seen() == {"arguments": asked, "python": str(stand_in.folder / "python")}
+    assert stand_in.calls == []
+    monkeypatch.setenv("PYSPARK_PYTHON", "/opt/cluster/python")
+    bundle.dags.profile.function("c.yaml", timedelta(hours=2), "spark")
+    assert seen()["python"] == "/opt/cluster/python"
+
+
+def test_under_spark_submit_the_error_is_the_one_that_whydrift_says(
+    bundle: SimpleNamespace, spark_submit: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    spark_submit(3)
+    with (
+        caplog.at_level(logging.INFO),
+        pytest.raises(bundle.exceptions.AirflowException, match=r"^whydrift: StoreError") as raised,
+    ):
+        bundle.cli.submit("profile")
+    assert not isinstance(raised.value, bundle.exceptions.AirflowFailException)
+    assert "Shutdown hook called" in caplog.text
+
+
+def test_a_missing_spark_submit_says_what_to_install(bundle: SimpleNamespace, stand_in: Any, spark_submit: Any) -> None:
+    with pytest.raises(bundle.exceptions.AirflowFailException, match=r"needs spark-submit.*WHYDRIFT_SPARK_SUBMIT"):
+        bundle.cli.submission()
+    spark_submit(0)
+    (stand_in.folder / "whydrift-spark.py").unlink()
+    with pytest.raises(bundle.exceptions.AirflowFailException, match=r"needs \S+whydrift-spark\.py"):
+        bundle.cli.submission()
 
 
 def test_a_missing_command_says_what_to_set(bundle: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,9 +258,12 @@ def test_the_keys_a_dag_reads_agree_with_the_real_configuration(bundle: SimpleNa
         "model: {name: m}\nmlflow: {tracking_uri: x}\ninference_log: {path: x}\nlabels: {path: x}\n"
         "baseline: {start: 2013-03-01, end: 2013-04-01}\nstore: s\noutputs: o\n"
     )
-    for path in (CONFIG, least):
+    spark = tmp_path / "spark.yaml"
+    spark.write_text(least.read_text() + "engine: spark\n")
+    for path in (CONFIG, least, spark):
         job, config = bundle.config.read(path), load(path)
         assert (job.model, job.every, job.start) == (config.model.name, config.window.every, config.job.start)
+        assert job.engine == config.engine
         assert (job.delay, job.owner, job.retries, job.timeout) == (
             config.job.delay,
             config.job.owner,

@@ -181,6 +181,12 @@ def test_widths_that_fit_the_calendar(write, every):
     assert json.loads(config.model_dump_json())["window"]["every"] == every
 
 
+def test_spark_explains_in_the_environment_of_its_executors(write):
+    message = refused(write(changed(engine="spark", explainer={"environment": "model"})))
+    assert "engine: Spark's executors explain in their own environment" in message
+    assert configuration.load(write(changed(engine="spark"))).engine == "spark"
+
+
 class TestDigest:
     def digest(self, write, **sections):
         return configuration.load(write(changed(**sections))).digest()
@@ -195,6 +201,7 @@ class TestDigest:
             {"job": {"owner": "somebody"}},
             {"window": {"every": "24h"}},
             {"model": {"alias": "champion"}},
+            {"engine": "spark"},
         ],
     )
     def test_places_and_spellings_do_not_count(self, write, sections):

@@ -12,7 +12,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -56,6 +56,11 @@ class Config(Section):
     inference_log: InferenceLog
     labels: Labels | None = None
     explainer: Explainer = Explainer()
+    engine: Literal["local", "spark"] = Field(
+        "local",
+        description="Where `profile` reads and explains a window's rows: in its own process, or on the Spark cluster of"
+        " its environment. The numbers are the same.",
+    )
     loss_attribution: LossAttribution = LossAttribution()
     baseline: Baseline
     slices: tuple[str, ...] = Field((), description="Features of the model whose values are watched as slices.")
@@ -129,6 +134,15 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _executors_have_one_environment(self) -> Self:
+        if self.engine == "spark" and self.explainer.environment == "model":
+            raise ValueError(
+                "engine: Spark's executors explain in their own environment; give them the model's libraries, and set"
+                " explainer.environment to inherit"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _multiclass_goes_without(self) -> Self:
         """What is of one output alone; each class is watched as its own model against the rest."""
         if self.model.task != "multiclass":
@@ -167,8 +181,8 @@ class Config(Section):
         return (allowance.per / self.window.every) / allowance.false_alarms
 
     def digest(self) -> str:
-        """sha256 of the normalised content; folders do not count, so that it is the same on every machine."""
-        content = self.model_dump(mode="json", exclude={"store", "outputs", "mlflow", "job"})
+        """sha256 of the normalised content; folders and engine do not count: it is the same on every machine."""
+        content = self.model_dump(mode="json", exclude={"store", "outputs", "mlflow", "job", "engine"})
         if self.explainer.rows == "auto":
             del content["explainer"]["rows"]
         if not self.model.classes:  # so that the digests of other tasks are what they always were

@@ -7,7 +7,8 @@
     │   └── SchemaError                          the log cannot be read as records at all
     ├── ModelError                               the model cannot be found, loaded or explained
     ├── BaselineError                            no baseline, or one of another model
-    └── StoreError                               MLflow or the store cannot be reached: worth a retry
+    ├── StoreError                               MLflow or the store cannot be reached: worth a retry
+    └── EngineError                              the cluster did not do its work: worth a retry
 
 Exit codes are the command line's contract: 0 pass, 1 breach, 2 usage or configuration, 3 could not
 evaluate. A breach is a result and no error, so nothing here carries 1. The class
@@ -68,3 +69,7 @@ class BaselineError(WhyDriftError):
 
 class StoreError(WhyDriftError):
     """MLflow or the summary store did not answer. Retrying may mend it."""
+
+
+class EngineError(WhyDriftError):
+    """The cluster that rows are explained on could not be had, or gave up. Retrying may mend it."""

@@ -13,6 +13,7 @@ from whydrift.monitors.verdict import WindowKey
 from whydrift.pipelines import baseline as baselines
 from whydrift.pipelines.config import Config
 from whydrift.pipelines.contracts import expectations
+from whydrift.pipelines.distributing import ENGINES, Engine
 from whydrift.pipelines.errors import ConfigError, NoDataError
 from whydrift.pipelines.registry import ModelVersion, Registry
 from whydrift.pipelines.rows import LogReader, Summariser, load_model, make_explainer, make_loss_explainer
@@ -48,6 +49,11 @@ class Job:
         log = LogReader(self.config, self.version, model.features)
         losses = make_loss_explainer(self.config, model, self.baseline.background)
         return Summariser(log, explainer, self.baseline.layout, model.digest, self.baseline.golden, losses)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Where a window's rows are read and explained; raises ConfigError where it is not installed."""
+        return ENGINES[self.config.engine](self.summariser, self.registry, self.baseline)
 
     @cached_property
     def reference(self) -> Reference:

@@ -25,7 +25,7 @@ def profile(job: Job, window: Window) -> None:
     """
     key = job.key(window)
     summariser = job.summariser
-    reduced = summariser.summarise(summariser.log.batches(window))
+    reduced = job.engine.summarise(window)
     cohort = window.shifted(-job.config.label_lag)
     matured, events = summariser.matured(cohort), asked(summariser, window)
     parts = [reduced, summariser.replayed]

@@ -107,19 +107,19 @@ class Registry:
         Raises:
             ModelError: it cannot be opened, or has no usable signature.
         """
-        import mlflow
-
         with tempfile.TemporaryDirectory() as folder:
-            with self._reaching(f"load {version.uri}"):
-                path = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.uri, dst_path=folder))
-                signature = mlflow.models.Model.load(str(path)).signature
-            features, digest = _features(signature, version.uri), _digest(path)
+            path = self.fetch_model(version, Path(folder))
             if open_model is load_native:
                 _warn_of_other_libraries(path, version.uri)
-            try:
-                return LoadedModel(open_model(path), features, digest)
-            except ModelError as error:
-                raise ModelError(f"{version.uri}: {error}") from error
+            with self._reaching(f"load {version.uri}"):
+                return open_folder(path, version.uri, open_model)
+
+    def fetch_model(self, version: ModelVersion, folder: Path) -> Path:
+        """Download a model's files."""
+        import mlflow
+
+        with self._reaching(f"fetch {version.uri}"):
+            return Path(mlflow.artifacts.download_artifacts(artifact_uri=version.uri, dst_path=str(folder)))
 
     def log_baseline(self, version: ModelVersion, folder: Path, digest: str) -> None:
         """Put a baseline's files into the model's artifacts and its digest into the version's tag."""
@@ -234,6 +234,17 @@ class Registry:
         if credentials:  # MLflow's own messages repeat the URI
             said = said.replace(credentials, "")
         return StoreError(f"MLflow at {shown} could not {action}: {said}")
+
+
+def open_folder(path: Path, uri: str, open_model: Callable[[Path], Any] = load_native) -> LoadedModel:
+    """Open a model's downloaded files; raises ModelError if that fails or it has no usable signature."""
+    import mlflow
+
+    features, digest = _features(mlflow.models.Model.load(str(path)).signature, uri), _digest(path)
+    try:
+        return LoadedModel(open_model(path), features, digest)
+    except ModelError as error:
+        raise ModelError(f"{uri}: {error}") from error
 
 
 def _database_errors() -> tuple[type[Exception], ...]:

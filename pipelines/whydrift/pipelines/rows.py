@@ -52,8 +52,8 @@ from whydrift.pipelines.registry import LoadedModel, ModelVersion, Registry
 from whydrift.pipelines.sources.records import (
     BATCH,
     FeatureKind,
+    FileSource,
     Records,
-    Source,
     cut,
     gather,
     prediction_columns,
@@ -78,13 +78,16 @@ class LogReader:
 
     def batches(self, window: Window) -> Iterator[Records]:
         """The window's records, batch after batch."""
-        log = self.config.inference_log
-        source: Source = SOURCES[log.kind](log, model=self.config.model, version=self.version.version)
-        return source.batches(window, self.features)
+        return self.source.batches(window, self.features)
 
     def read(self, window: Window) -> Records:
         """The window's records."""
         return gather(self.batches(window))
+
+    @property
+    def source(self) -> FileSource:
+        log = self.config.inference_log
+        return SOURCES[log.kind](log, model=self.config.model, version=self.version.version)
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,10 @@ class Summariser:
         return expectations(self.log.config.expectations, self.layout)
 
     def summarise(self, records: Iterable[Records]) -> WindowSummary:
-        """Explain and reduce the batches, with what was set aside and who explained, in constant memory."""
+        """Explain and reduce the batches, with what was set aside and who explained, in constant memory.
+
+        Some of a window's records give a part of its summary: the parts merge to the whole.
+        """
         aside = Counter[str]()
 
         def frames() -> Iterator[pd.DataFrame]:

@@ -47,6 +47,19 @@ class Source(Protocol):
         """
 
 
+class FileSource(Source, Protocol):
+    """A source whose windows are files, each of which can be read apart from the others and on another machine."""
+
+    def files(self, window: Window) -> list[str]:
+        """Where the window's rows may be."""
+
+    def read_file(self, path: str, window: Window, features: Mapping[str, FeatureKind]) -> Iterator[Records]:
+        """The window's rows in a file, batch after batch and with their repeats; counts may hold notes for `settle`."""
+
+    def settle(self, window: Window, counts: Mapping[str, int]) -> dict[str, int]:
+        """What was set aside, from the counts of all files together; raises SchemaError."""
+
+
 def gather(batches: Iterable[Records]) -> Records:
     """All batches as one, sorted; at least one is needed."""
     counts, frames = Counter[str](), []
