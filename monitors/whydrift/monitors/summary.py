@@ -66,8 +66,11 @@ from whydrift.monitors.summary_terms import (
     by_slice,
     count,
     held,
+    joined,
+    labelled,
     mesh_terms,
     ones_where,
+    repeated,
     term,
 )
 
@@ -364,33 +367,15 @@ def collect(terms: Iterable[Rows]) -> WindowSummary:
     parts = list(terms)
     lengths = [part.cells.size for part in parts]
     columns = {
-        "block": pa.array([part.block for part in parts], pa.string()).take(_repeated(lengths)),
-        "slice": _labels([(part.slices, part.slice_at) for part in parts], lengths),
-        "name": _labels([(part.names, part.name_at) for part in parts], lengths),
-        "cell": _joined([part.cells for part in parts]).astype(np.int32),
-        "stat": pa.array([part.stat for part in parts], pa.string()).take(_repeated(lengths)),
-        "hi": _joined([part.high for part in parts]),
-        "lo": _joined([part.low for part in parts]),
+        "block": pa.array([part.block for part in parts], pa.string()).take(repeated(lengths)),
+        "slice": labelled([(part.slices, part.slice_at) for part in parts], lengths),
+        "name": labelled([(part.names, part.name_at) for part in parts], lengths),
+        "cell": joined([part.cells for part in parts]).astype(np.int32),
+        "stat": pa.array([part.stat for part in parts], pa.string()).take(repeated(lengths)),
+        "hi": joined([part.high for part in parts]),
+        "lo": joined([part.low for part in parts]),
     }
     return merge([WindowSummary(pa.table(columns, schema=SCHEMA))])
-
-
-def _repeated(lengths: Sequence[int]) -> pa.Array:
-    return pa.array(np.repeat(np.arange(len(lengths)), lengths))
-
-
-def _joined(arrays: Sequence[IntArray]) -> IntArray:
-    return np.concatenate([np.zeros(0, dtype=np.int64), *arrays])
-
-
-def _labels(parts: Sequence[tuple[Sequence[str], IntArray | None]], lengths: Sequence[int]) -> pa.Array:
-    """Each part's labels by its indices; of the first one where it has none."""
-    known: dict[str, int] = {}
-    codes = []
-    for (labels, at), length in zip(parts, lengths, strict=True):
-        number = np.array([known.setdefault(label, len(known)) for label in labels])
-        codes.append(np.repeat(number[:1], length) if at is None else number[at])
-    return pa.array(list(known), pa.string()).take(pa.array(_joined(codes)))
 
 
 def chunks(batch: _Batch) -> Iterator[_Batch]:

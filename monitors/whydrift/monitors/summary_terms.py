@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from whydrift.monitors.calibration import split
 
@@ -116,3 +117,23 @@ def count(block: str, stat: str, rows: int) -> Rows:
 def by_slice(rows: Rows, names: Sequence[str]) -> Rows:
     """The same sums under the names of the slices instead of their cells."""
     return replace(rows, slices=names, slice_at=rows.cells, cells=np.full_like(rows.cells, NO_CELL))
+
+
+def repeated(lengths: Sequence[int]) -> pa.Array:
+    """Indices 0, 1, .. each as often as its length says."""
+    return pa.array(np.repeat(np.arange(len(lengths)), lengths))
+
+
+def joined(arrays: Sequence[IntArray]) -> IntArray:
+    """One after the other; there may be none."""
+    return np.concatenate([np.zeros(0, dtype=np.int64), *arrays])
+
+
+def labelled(parts: Sequence[tuple[Sequence[str], IntArray | None]], lengths: Sequence[int]) -> pa.Array:
+    """Each part's labels by its indices; of the first one where it has none."""
+    known: dict[str, int] = {}
+    codes = []
+    for (labels, at), length in zip(parts, lengths, strict=True):
+        number = np.array([known.setdefault(label, len(known)) for label in labels])
+        codes.append(np.repeat(number[:1], length) if at is None else number[at])
+    return pa.array(list(known), pa.string()).take(pa.array(joined(codes)))
