@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -101,3 +102,23 @@ def test_console_script_logs_to_stderr(project):
     assert json.loads(result.stdout) == project.verdict(FIRST)
     assert "profiled [2024-02-01T00:00:00Z, 2024-02-02T00:00:00Z): 250 rows, 250 kept" in result.stderr
     assert "2024-02-01-0001" not in result.stderr  # no row, no id
+
+
+def test_interactions_of_a_window_stand_beside_its_report(project):
+    """Correlated inputs with the marginals that they had: the page names the pair whose joint effect moved."""
+
+    def together(frame):
+        for name in ("temp", "load"):
+            frame[name] = np.sort(frame[name].to_numpy())
+        return project.answer(frame)
+
+    project.edit_log(FIRST, together)
+    project.window("run", FIRST)
+    result = project.run("report", "--start", f"{FIRST:%F}", "--format", "interactions")
+    assert (result.code, result.err) == (0, "")
+    page = Path(result.out.strip()).read_text()
+    first = page[page.index("<tbody>") :].split("</td>", 1)[0]
+    assert "temp" in first
+    assert "load" in first
+    (name,) = re.findall(r'href="([^"]+)"', page)
+    assert f'href="{Path(result.out.strip()).name}"' in Path(result.out.strip()).with_name(name).read_text()

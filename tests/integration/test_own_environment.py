@@ -102,7 +102,7 @@ def test_a_model_is_explained_with_the_libraries_that_it_records(registered, fol
     assert baseline.code == 0, baseline.err
     (manifest,) = registered.folder.glob(f"artifacts/{run_id(registered)}/**/whydrift/baseline/manifest.json")
     explainer = json.loads(manifest.read_text())["explainer"]
-    assert explainer["name"] == "shap:tree"
+    assert explainer["name"] == "trees:path_dependent"
     assert explainer["parameters"]["sklearn"] == SCIKIT_LEARN
     assert f"scikit-learn {SCIKIT_LEARN}" in explainer["parameters"]["environment"]
     soundness = json.loads(manifest.with_name("soundness.json").read_text())

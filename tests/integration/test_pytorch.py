@@ -78,7 +78,7 @@ def project(tmp_path_factory):
         "mlflow": {"tracking_uri": uri},
         "window": {"every": "1d", "min_rows": 100},
         "inference_log": {"path": "logs", "partition": "day=%Y-%m-%d"},
-        "explainer": {"background_rows": 20},
+        "explainer": {"method": "deep_lift", "background_rows": 20},
         "baseline": {"start": f"{START:%F}", "end": f"{END:%F}"},
         "store": "store",
         "outputs": "outputs",

@@ -94,7 +94,7 @@ def test_each_recipe_has_a_place_of_its_own(cache, model):
         return len(list(cache.glob("*.lock")))
 
     assert places("six") == 1
-    assert places("six", flavour="sklearn") == 2  # shap comes with it
+    assert places("six", flavour="sklearn") == 2  # numba and shap come with it
     assert places("six", "numpy==2.0.0") == 3
     assert places("six", constraints="six<1.17") == 4
     assert places("six") == 4
@@ -103,7 +103,7 @@ def test_each_recipe_has_a_place_of_its_own(cache, model):
 def test_only_what_the_model_does_not_name_is_added(model):
     assert environments._added(model("xgboost")) == ["mlflow-skinny", "numpy", "pandas", "pyarrow<26", "scipy"]
     assert environments._added(model("mlflow==2.9", "NumPy<2", "pyarrow==26.0.1", flavour="sklearn")) == [
-        *("pandas", "scipy", "shap")
+        *("pandas", "scipy", "numba", "shap")
     ]
 
 

@@ -68,7 +68,7 @@ def functional():
     return Functional()
 
 
-# model, task, link, what auto takes
+# model, task, link, a method that fits
 NETWORKS = {
     "logit": (network, "binary", "logit", "deep_lift"),
     "sigmoid": (lambda: network(end=[nn.Sigmoid(), nn.Flatten(0)]), "binary", "logit", "deep_lift"),
@@ -87,7 +87,7 @@ NETWORKS = {
 }
 
 
-def explainer(model, task="binary", method="auto", background=BACKGROUND, features=FEATURES):
+def explainer(model, task="binary", method="deep_lift", background=BACKGROUND, features=FEATURES):
     classes = CLASSES if task == "multiclass" else ()
     return choose(model, method=method, task=task, background=background, features=features, classes=classes)
 
@@ -106,10 +106,10 @@ def logged(model, task, link):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_auto_explains_the_scores_behind_the_logged_prediction(name):
+def test_the_scores_behind_the_logged_prediction_are_explained(name):
     build, task, link, method = NETWORKS[name]
     model = build()
-    made = explainer(model, task)
+    made = explainer(model, task, method)
     found = made.explain(FEW)
     assert (made.name, made.link) == (f"captum:{method}", link)
     assert {"background", "torch", "captum"} == set(made.parameters)
@@ -118,7 +118,7 @@ def test_auto_explains_the_scores_behind_the_logged_prediction(name):
     limit = 1e-10 if method == "deep_lift" else 1e-3 * found.output.std()
     assert np.abs(found.residual()).max() < limit
     assert np.abs(found.values).mean() > 0.01
-    assert explainer(model, task).explain(FEW[:0]).values.shape == (0, *found.values.shape[1:])
+    assert made.explain(FEW[:0]).values.shape == (0, *found.values.shape[1:])
 
 
 @pytest.mark.parametrize("method", GRADIENTS)
@@ -215,7 +215,7 @@ def test_against_shap():
 
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh, nn.Softplus])
 def test_how_far_each_is_from_the_interventional_shapley_value(activation):
-    """Averages over the background come near it, one reference does not: the reason for what auto takes."""
+    """Averages over the background come near it, one reference does not: and sampling is nearer than both."""
     few = FEW[:10]
     exact = shapley(score_of(network(activation=activation)), few, BACKGROUND)
     off = {}
@@ -228,8 +228,14 @@ def test_how_far_each_is_from_the_interventional_shapley_value(activation):
     assert off["kernel"] < 1e-3  # all coalitions; the deployed network is float32
 
 
+def test_auto_samples_networks():
+    """Of a network too, `auto` is about Shapley values: the others answer other questions, and are asked for by name."""
+    made = explainer(network(), method="auto")
+    assert (made.name, made.link) == ("permutation", "logit")
+
+
 def test_what_has_no_gradient_is_sampled():
-    made = explainer(Steps(), "regression")
+    made = explainer(Steps(), "regression", "auto")
     assert made.name == "permutation"
     assert np.abs(made.explain(FEW).residual()).max() < 1e-6
     with pytest.raises(ModelError, match="no gradient_shap explainer for this Steps"):
@@ -252,7 +258,7 @@ def test_missing_values():
         explainer(network()).explain(gaps)
     with pytest.raises(ModelError, match=r"no finite numbers for the background rows \(b\).*impute"):
         explainer(network(), background=gaps)
-    sampled = explainer(FillsGaps(), "regression", background=gaps)
+    sampled = explainer(FillsGaps(), "regression", "auto", background=gaps)
     assert sampled.name == "permutation"
     assert np.isfinite(sampled.explain(gaps).values).all()
 

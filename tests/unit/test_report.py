@@ -168,7 +168,7 @@ def test_numbers_are_rounded_for_people(make_verdict):
 
 
 def test_the_page_runs_no_script_and_fetches_nothing(make_verdict):
-    html = render(make_verdict(), _earlier(make_verdict(), 43), evidently_link="evidently.html")
+    html = render(make_verdict(), _earlier(make_verdict(), 43), views={"evidently": "evidently.html"})
     page = _Page(html)
     assert not {"script", "link", "img", "iframe", "object", "embed", "base", "form"} & set(page.tags)
     assert not [name for name, _ in page.attributes if name.startswith("on")]
@@ -211,8 +211,8 @@ def test_no_name_or_text_of_a_verdict_becomes_markup(make_verdict, name):
         ),
         digests={name: name},
     )
-    html = render(verdict, evidently_link=name)
-    hostile, harmless = _Page(html), _Page(render(plain, evidently_link="x"))
+    html = render(verdict, views={"evidently": name})
+    hostile, harmless = _Page(html), _Page(render(plain, views={"evidently": "x"}))
     assert set(hostile.tags) == set(harmless.tags)
     assert {n for n, _ in hostile.attributes} == {n for n, _ in harmless.attributes}
     figures = _svgs(html)

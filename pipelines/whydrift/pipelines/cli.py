@@ -234,7 +234,7 @@ def gate(config_path: Path, candidate: str | None, start: datetime, end: datetim
 @_config_option
 @click.option("--start", type=_Time(), help="Start of the window; default the newest.")
 @click.option("--end", type=_Time(), help="End of the window; default one width after its start.")
-@_format_option("text", "json", "html", "evidently")
+@_format_option("text", "json", "html", "evidently", "interactions")
 @click.option("--output", type=click.Path(path_type=Path), help="File to write instead of stdout.")
 def report(config_path: Path, start: datetime | None, end: datetime | None, form: str, output: Path | None) -> None:
     """Show what is known of a window."""

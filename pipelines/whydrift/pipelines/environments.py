@@ -29,7 +29,13 @@ logger = logging.getLogger(__name__)
 
 # What a worker imports; each is added where the model's requirements do not name it.
 _MINIMUM = ("mlflow-skinny", "numpy", "pandas", "pyarrow<26", "scipy")  # pyarrow 26 refuses numpy 1 on import only
-_FOR_FLAVOUR = {"sklearn": ("shap",)}
+_FOR_FLAVOUR = {
+    "sklearn": ("numba", "shap"),
+    "xgboost": ("numba",),
+    "lightgbm": ("numba",),
+    "catboost": ("numba",),
+    "pytorch": ("captum",),
+}
 _OLDEST = (3, 11)  # Python that our own code runs on
 _INSTALL_SECONDS = 1800
 _UNREACHABLE = 2  # uv's exit code where a download failed; 1 is for requirements that cannot be met

@@ -66,10 +66,10 @@ def publish_verdict(job: Job, verdict: Verdict, earlier: list[Verdict]) -> Publi
 
 
 def write_report(job: Job, verdict: Verdict, earlier: list[Verdict]) -> tuple[Path, str]:
-    """Write the window's page, with a link to Evidently's view where there is one."""
+    """Write the window's page, with links to the views that were made beside it."""
     path = report_path(job, verdict)
-    view = path.with_suffix(".evidently.html")
-    page = report.render(verdict, earlier, evidently_link=view.name if view.exists() else None)
+    views = {name: path.with_suffix(f".{name}.html") for name in ("evidently", "interactions")}
+    page = report.render(verdict, earlier, views={name: view.name for name, view in views.items() if view.exists()})
     write_file(path, page.encode())
     return path, page
 

@@ -5,18 +5,24 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from whydrift.monitors.hashing import hash64
+from whydrift.monitors.interactions import compare_interactions
 from whydrift.monitors.verdict import Verdict
 from whydrift.pipelines.errors import ConfigError, NoDataError
+from whydrift.pipelines.explainers.case import Case
+from whydrift.pipelines.explainers.columns import Columns
+from whydrift.pipelines.explainers.interactions import explain_interactions, most_rows
 from whydrift.pipelines.job import Job
-from whydrift.pipelines.outputs import evidently_view, report
+from whydrift.pipelines.outputs import evidently_view, interactions_view, report
 from whydrift.pipelines.outputs.wording import mute_sentence, sample_sentences
 from whydrift.pipelines.publish import history, report_path, write_file, write_report
 from whydrift.pipelines.verdict_json import to_json
 from whydrift.pipelines.window import Window
 
-_SAMPLE = 2000  # rows of the window in Evidently's view; the other side is the baseline's golden sample
+_SAMPLE = 2000  # rows of the window in a view; the other side is the baseline's golden sample
 _TOP = 5
 
 
@@ -29,6 +35,8 @@ def show(job: Job, window: Window | None, form: str) -> str:
         return report.render(verdict, history(job, verdict))
     if form == "evidently":
         return str(_write_evidently(job, verdict))
+    if form == "interactions":
+        return str(_write_interactions(job, verdict))
     return as_text(verdict)
 
 
@@ -97,9 +105,41 @@ def _write_evidently(job: Job, verdict: Verdict) -> Path:
 
 
 def _evidently(job: Job, verdict: Verdict, link: str) -> str:
-    log, explainer = job.summariser.log, job.summariser.explainer
-    rows = log.read(Window(verdict.key.start, verdict.key.end)).frame[list(log.features)]
-    rows = rows.sample(min(len(rows), _SAMPLE), random_state=0)
-    current = pd.DataFrame(explainer.explain(rows).values, columns=[f"shap__{name}" for name in rows.columns])
+    rows = _some_rows(job, verdict, _SAMPLE)
+    current = pd.DataFrame(
+        job.summariser.explainer.explain(rows).values, columns=[f"shap__{name}" for name in rows.columns]
+    )
     before = pd.DataFrame(job.baseline.golden.values, columns=current.columns)
     return evidently_view.render(before, current, report_link=link)
+
+
+def _write_interactions(job: Job, verdict: Verdict) -> Path:
+    """Write the pairs whose joint effect moved beside the report, and the report again with a link to them."""
+    config, features = job.config, list(job.summariser.log.features)
+    if config.explainer.environment == "model":
+        raise ConfigError("the interactions format needs the model in this process: explainer.environment: inherit")
+    background = job.baseline.background
+    native = job.registry.load(job.version).native
+    model = getattr(native, "best_estimator_", native)
+    case = Case(model, config.model.task, Columns.of(background, features), background, "path_dependent", _SAMPLE)
+    rows = _some_rows(job, verdict, min(_SAMPLE, most_rows(case)))
+    before = job.baseline.golden.features.head(most_rows(case))
+    found = compare_interactions(explain_interactions(case, rows), explain_interactions(case, before), features)
+    path = report_path(job, verdict).with_suffix(".interactions.html")
+    write_file(path, interactions_view.render(found, verdict, report_link=report_path(job, verdict).name).encode())
+    write_report(job, verdict, history(job, verdict))
+    return path
+
+
+def _some_rows(job: Job, verdict: Verdict, count: int) -> pd.DataFrame:
+    """Rows of the window's log, those whose ids hash lowest, with the features alone; all others are forgotten."""
+    log = job.summariser.log
+    kept, hashes = pd.DataFrame(columns=[*log.features]), np.zeros(0, dtype=np.uint64)
+    for batch in log.batches(Window(verdict.key.start, verdict.key.end)):
+        hashes = np.concatenate([hashes, hash64(batch.frame["event_id"])])
+        kept = pd.concat([part for part in (kept, batch.frame[[*log.features]]) if len(part)] or [kept])
+        lowest = np.argsort(hashes, kind="stable")[:count]
+        kept, hashes = kept.iloc[lowest], hashes[lowest]
+    if kept.empty:
+        raise NoDataError(f"{job.config.inference_log.path} has no rows of the window any more")
+    return kept.reset_index(drop=True)

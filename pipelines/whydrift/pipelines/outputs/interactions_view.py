@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from whydrift.monitors.interactions import Interactions
 from whydrift.monitors.verdict import Verdict
+from whydrift.pipelines.outputs import charts
 from whydrift.pipelines.outputs.report import environment
 
 
@@ -16,4 +17,4 @@ def render(found: Interactions, verdict: Verdict, *, report_link: str) -> str:
         report_link: address of the report.
     """
     template = environment().get_template("interactions.html.j2")
-    return template.render(found=found, v=verdict, report_link=report_link)
+    return template.render(found=found, v=verdict, report_link=report_link, palette=charts.PALETTE)

@@ -7,8 +7,9 @@ so that it can be mailed, archived and opened years later.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -25,6 +26,7 @@ from whydrift.monitors.verdict_loss import LossAttribution
 from whydrift.pipelines.outputs import charts, wording
 
 TIMELINE_WINDOWS = 90
+NO_VIEWS: Mapping[str, str] = MappingProxyType({})
 TOP_FEATURES = 15
 LOSS_FEATURES = 3
 SHOWN_FINDINGS = 20
@@ -40,13 +42,13 @@ SHAPES = {
 """The timeline's marks, see `charts.MARKERS`, as characters."""
 
 
-def render(verdict: Verdict, history: Sequence[Verdict] = (), *, evidently_link: str | None = None) -> str:
+def render(verdict: Verdict, history: Sequence[Verdict] = (), *, views: Mapping[str, str] = NO_VIEWS) -> str:
     """The page as HTML; equal verdicts give equal bytes.
 
     Args:
         verdict: the window that is reported.
         history: earlier verdicts; those of another model version or baseline and later ones are left out.
-        evidently_link: address of the Evidently view, where one was made.
+        views: addresses of the views `evidently` and `interactions`, where they were made.
     """
     template = environment().get_template("report.html.j2")
     return template.render(
@@ -67,7 +69,7 @@ def render(verdict: Verdict, history: Sequence[Verdict] = (), *, evidently_link:
         windows_since=_windows_since(verdict),
         top_features=TOP_FEATURES,
         beyond=BEYOND,
-        evidently_link=evidently_link,
+        views=views,
         palette=charts.PALETTE,
         shapes=SHAPES,
     )
