@@ -21,8 +21,10 @@ from whydrift.pipelines.explainers.tree_paths import add_path_values, expected_v
 from whydrift.pipelines.explainers.tree_rows import add_values, count_patterns, walk
 from whydrift.pipelines.explainers.tree_tables import fill_tables, gauss_legendre, table_starts
 
-_LIMITS = (10, 9, 8, 7, 6, 5)  # bits of a pattern; more make fewer look-ups and larger tables
+_LIMITS = (10, 9, 8, 7, 6)  # bits of a pattern; more make fewer look-ups and larger tables
+_UNLIMITED = 9  # where the tables do not fit anyway
 _BYTES = 128 * 2**20  # of all tables; twice as many took a sixth off a row's time, and more than that with busy memory
+_MOST_BYTES = 2**37  # made and thrown away at each call, which takes minutes
 _GROUP_BYTES = 8 * 2**20  # of the tables that all rows go through before the next ones are fetched
 _CHUNK, _BATCH = 4096, 65536  # rows
 _FEW = 128  # rows whose interactions are summed together
@@ -113,7 +115,8 @@ class ShapleyTrees:
         many rows as possible.
 
         Raises:
-            ValueError: there is no background, a path asks more than 14 features, or the nodes are out of order.
+            ValueError: there is no background, a path asks more than 20 features, the tables would take more than
+                128 GiB in total, or the nodes are out of order.
         """
         share = np.ones(len(background)) if weight is None else np.asarray(weight, dtype=np.float64)
         if share.shape != (len(background),) or not share.sum() > 0 or (share < 0).any():
@@ -126,6 +129,8 @@ class ShapleyTrees:
             raise ValueError(
                 f"a path of a tree asks more than {MOST_BITS} features, too many for interventional values"
             )
+        if 8 * tables.start[-1] > _MOST_BYTES:
+            raise ValueError(f"interventional values take {tables.start[-1] >> 27} GiB of tables, made at each call")
         if tables.kept is not None:
             tables, part = _filled(tables, threads)
             return cls(trees, forest.base + part, forest.base, threads, tables)
@@ -228,14 +233,17 @@ def _quadrature(features: int) -> FloatArray:
 
 def _plan(trees: Trees, background: Chunks, table_bytes: int) -> Tables | None:
     """Blocks with the longest patterns whose tables fit; None if even a leaf's pattern is too long."""
-    for limit in _LIMITS:
-        blocks = find_blocks(trees, limit)
-        if blocks is None:
-            return None
-        start = table_starts(trees, blocks)
-        if 8 * start[-1] <= table_bytes or limit == _LIMITS[-1]:
-            return Tables(trees, blocks, start, _cut(start), background, [] if 8 * start[-1] <= table_bytes else None)
-    raise AssertionError
+    smallest = find_blocks(trees, _LIMITS[-1])
+    if smallest is None:
+        return None
+    blocks, start = smallest, table_starts(trees, smallest)
+    fits = bool(8 * start[-1] <= table_bytes)
+    for limit in _LIMITS[:-1] if fits else (_UNLIMITED,):
+        larger = find_blocks(trees, limit)
+        if larger is not None and (not fits or 8 * table_starts(trees, larger)[-1] <= table_bytes):
+            blocks, start = larger, table_starts(trees, larger)
+            break
+    return Tables(trees, blocks, start, _cut(start), background, [] if fits else None)
 
 
 def _cut(start: IntArray) -> tuple[Span, ...]:

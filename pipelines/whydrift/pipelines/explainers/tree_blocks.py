@@ -16,7 +16,7 @@ from whydrift.pipelines.explainers.forest import Forest, IntArray
 from whydrift.pipelines.explainers.jit import kernel
 from whydrift.pipelines.explainers.protocol import FloatArray
 
-MOST_BITS = 14  # of a pattern, hence of distinct features on a path: a table of one leaf has up to 2^14 * 15 numbers
+MOST_BITS = 20  # of a pattern, hence of distinct features on a path: the table of one leaf takes 176 MB then
 
 ByteArray = npt.NDArray[np.uint8]
 

@@ -10,7 +10,9 @@ from whydrift.pipelines.explainers.jit import kernel
 from whydrift.pipelines.explainers.protocol import FloatArray
 from whydrift.pipelines.explainers.tree_blocks import Blocks, ByteArray, Trees
 
-PatternArray = npt.NDArray[np.uint16]
+PatternArray = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
+
+_SHORT = 16  # bits of a pattern that fit two bytes, which are read a fifth faster than four
 
 
 @kernel
@@ -61,9 +63,9 @@ def _find_patterns(
                 decide(trees, node, rows[trees.feature[node]], decisions[condition])
                 decided[condition] = 1
             _meet(decisions[condition], blocks.literal[i] & 1, i == begin, met)
-        shift = np.uint16(k)
+        bit = 1 << k
         for r in range(patterns.size):
-            patterns[r] |= np.uint16(met[r]) << shift
+            patterns[r] |= bit * met[r]
 
 
 @kernel
@@ -95,28 +97,36 @@ def _forget(decided: ByteArray) -> None:
 def count_patterns(
     trees: Trees, blocks: Blocks, span: tuple[int, int], rows: FloatArray, weight: FloatArray, counts: FloatArray
 ) -> None:
-    """Add the weights of background rows (q, R) to the patterns that they have in the blocks `span[0]:span[1]`.
-
-    Even and odd rows are counted apart, so that two rows of one pattern need not wait for each other.
-    """
+    """Add the weights of background rows (q, R) to the patterns that they have in the blocks `span[0]:span[1]`."""
     size = rows.shape[1]
-    patterns, most = np.empty(size, np.uint16), _most_asked(trees)
+    short, long, most = np.empty(size, np.uint16), np.empty(size, np.uint32), _most_asked(trees)
     decisions, decided = np.empty((most, size), np.uint8), np.zeros(most, np.uint8)
     seen = 0
     for k in range(span[0], span[1]):
         if k > span[0] and blocks.tree[k] != blocks.tree[k - 1]:
             _forget(decided)
-        _find_patterns(trees, blocks, k, rows, decisions, decided, patterns)
-        many = 1 << (blocks.bit[k + 1] - blocks.bit[k])
-        even, odd = counts[seen : seen + many], np.zeros(many)
-        for r in range(0, size - 1, 2):
-            even[patterns[r]] += weight[r]
-            odd[patterns[r + 1]] += weight[r + 1]
-        if size % 2:
-            even[patterns[size - 1]] += weight[size - 1]
-        for j in range(many):
-            even[j] += odd[j]
-        seen += many
+        bits = blocks.bit[k + 1] - blocks.bit[k]
+        mine = counts[seen : seen + (1 << bits)]
+        if bits <= _SHORT:
+            _find_patterns(trees, blocks, k, rows, decisions, decided, short)
+            _count(short, weight, mine)
+        else:
+            _find_patterns(trees, blocks, k, rows, decisions, decided, long)
+            _count(long, weight, mine)
+        seen += mine.size
+
+
+@kernel
+def _count(patterns: PatternArray, weight: FloatArray, counts: FloatArray) -> None:
+    """Even and odd rows are counted apart, so that two rows of one pattern need not wait for each other."""
+    odd = np.zeros(counts.size)
+    for r in range(0, weight.size - 1, 2):
+        counts[patterns[r]] += weight[r]
+        odd[patterns[r + 1]] += weight[r + 1]
+    if weight.size % 2:
+        counts[patterns[-1]] += weight[-1]
+    for j in range(counts.size):
+        counts[j] += odd[j]
 
 
 @kernel
@@ -130,17 +140,24 @@ def add_values(
 ) -> None:
     """Add what the blocks `span[0]:span[1]` give R rows (q, R) to their sums (C, q + 1, R), the output coming last."""
     size = rows.shape[1]
-    patterns, most = np.empty(size, np.uint16), _most_asked(trees)
+    short, long, most = np.empty(size, np.uint16), np.empty(size, np.uint32), _most_asked(trees)
     decisions, decided = np.empty((most, size), np.uint8), np.zeros(most, np.uint8)
     at = 0
     for k in range(span[0], span[1]):
         tree = blocks.tree[k]
         if k > span[0] and tree != blocks.tree[k - 1]:
             _forget(decided)
-        _find_patterns(trees, blocks, k, rows, decisions, decided, patterns)
-        many = 1 << (blocks.bit[k + 1] - blocks.bit[k])
+        bits = blocks.bit[k + 1] - blocks.bit[k]
+        output = blocks.output[blocks.out[k] : blocks.out[k + 1]]
+        if bits <= _SHORT:
+            _find_patterns(trees, blocks, k, rows, decisions, decided, short)
+        else:
+            _find_patterns(trees, blocks, k, rows, decisions, decided, long)
         for head in range(trees.head[tree, 0], trees.head[tree, 1]):
-            at = _look_up(blocks.output[blocks.out[k] : blocks.out[k + 1]], many, tables, at, patterns, sums[head])
+            if bits <= _SHORT:
+                at = _look_up(output, 1 << bits, tables, at, short, sums[head])
+            else:
+                at = _look_up(output, 1 << bits, tables, at, long, sums[head])
 
 
 @kernel
