@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from statistics import median
 
 import pytest
 
@@ -12,7 +13,7 @@ from whydrift.pipelines import config as configuration
 from whydrift.pipelines import job as jobs
 from whydrift.pipelines.job import Job
 from whydrift.pipelines.rows import make_explainer
-from whydrift.pipelines.window import Window
+from whydrift.pipelines.window import Window, split
 
 
 @dataclass
@@ -93,3 +94,11 @@ def test_a_day_without_rows_is_told_as_well(project, alter):
     alter(output=0.01)
     project.edit_log(FIRST, lambda frame: frame.head(0))
     assert evaluate(project)["cause"]["kind"] == "model_changed"
+
+
+def test_the_baseline_fixes_the_rows_of_a_usual_window(project):
+    """By which an explainer is chosen, so that all windows have the same one."""
+    job = Job.open(configuration.load(project.config))
+    period = job.config.baseline
+    windows = split(period.start, period.end, job.config.window.every)
+    assert job.baseline.usual_rows == median(len(job.summariser.log.read(window).frame) for window in windows)

@@ -9,6 +9,7 @@ import lightgbm
 import numpy as np
 import pytest
 import xgboost
+from scipy.sparse import csr_matrix
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     ExtraTreesRegressor,
@@ -22,6 +23,7 @@ from sklearn.ensemble import (
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from tree_models import NUMBERS, ROWS, TARGETS, TASKS, WEIGHT, at_thresholds, categorical
+from whydrift.pipelines.explainers.forests.xgboost import XGBoostTrees
 from whydrift.pipelines.explainers.trees import read_trees
 
 STRINGS = ROWS.assign(k=ROWS["k"].fillna("nan"))  # as CatBoost wants them
@@ -140,3 +142,41 @@ def test_the_trees_add_up_to_the_library_s_margin(case):
         assert ours.shape == own.shape
         assert np.abs(ours - own).max() <= case.tolerance * np.abs(own).max()
         assert np.ptp(own, axis=0).min() > 0.1
+
+
+def test_numbers_as_categories_of_lightgbm():
+    """Codes that were never seen, below zero, and between whole numbers."""
+    data = lightgbm.Dataset(NUMBERS, TARGETS["binary"], categorical_feature=["n"])
+    parameters = {"objective": "binary", "verbose": -1, "min_data_per_group": 5, "cat_smooth": 1}
+    trees = read_trees(lightgbm.train(parameters, data, 20), "binary")
+    rows = at_thresholds(NUMBERS, trees.forest(), infinite=True)
+    rows["n"] = np.resize([0, 1, 2, 3, 7, 500, -1, -0.5, -0.0, 2.7, np.nan], len(rows))
+    assert (trees.forest().category >= 0).any()
+    assert np.array_equal(trees.forest().predict(trees.matrix(rows)), trees.output(rows))
+
+
+def test_a_mark_for_missing_values_of_xgboost():
+    rows = NUMBERS.fillna(-999.0)
+    trees = read_trees(xgb(missing=-999.0)("regression").fit(rows, TARGETS["regression"]), "regression")
+    assert np.array_equal(np.isnan(trees.matrix(rows)), NUMBERS.isna())
+    ours, own = trees.forest().predict(trees.matrix(rows)), trees.output(rows)
+    np.testing.assert_allclose(ours, own, rtol=1e-5, atol=1e-6)
+
+
+def test_infinity_where_histogram_boosting_parts_the_missing_from_all_else():
+    rows = np.where(np.arange(200) % 2, np.nan, np.arange(200.0) % 3 // 3)[:, None]
+    trees = read_trees(hist()("regression").fit(rows, np.isnan(rows[:, 0]) * 1.0), "regression")
+    odd = np.array([[np.inf], [-np.inf], [np.nan], [0.0], [1e308]])
+    assert np.isinf(trees.forest().threshold).any()
+    assert np.array_equal(trees.forest().predict(trees.matrix(odd)), trees.output(odd))
+    assert np.ptp(trees.output(odd)) > 0.5
+
+
+def test_a_sparse_matrix_leaves_out_what_is_missing_to_xgboost_only():
+    dense = np.where(np.random.default_rng(0).random((900, 3)) < 0.6, 0.0, ROWS[["a", "b", "c"]].fillna(1))
+    sparse = csr_matrix(dense)
+    for make, exact in ((xgb(), False), (lgbm(), True), (forest(), False)):
+        trees = read_trees(make("regression").fit(sparse, TARGETS["regression"]), "regression")
+        assert np.isnan(trees.matrix(sparse)).any() == isinstance(trees, XGBoostTrees)
+        ours, own = trees.forest().predict(trees.matrix(sparse)), trees.output(sparse)
+        np.testing.assert_allclose(ours, own, rtol=0 if exact else 1e-5, atol=0 if exact else 1e-6)
