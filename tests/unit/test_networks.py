@@ -229,7 +229,7 @@ def test_how_far_each_is_from_the_interventional_shapley_value(activation):
 
 
 def test_auto_samples_networks():
-    """Of a network too, `auto` is about Shapley values: the others answer other questions, and are asked for by name."""
+    """Of a network too `auto` is about Shapley values; the other methods answer other questions."""
     made = explainer(network(), method="auto")
     assert (made.name, made.link) == ("permutation", "logit")
 
