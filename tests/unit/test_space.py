@@ -84,7 +84,7 @@ def test_adds_up_to_the_probability(task, family):
     model = (SAMPLED | FORESTS)[family](TASKS[task][0])
     explainer, found = explain(model, task)
     assert explainer.link == "identity"
-    assert explainer.name == ("permutation" if family in SAMPLED else "shap:tree")
+    assert explainer.name == ("permutation" if family in SAMPLED else "trees:path_dependent")
     np.testing.assert_allclose(found.output, probability(model, task, NEW), rtol=1e-6)
     np.testing.assert_allclose(found.residual(), 0.0, atol=1e-6)
 

@@ -211,10 +211,10 @@ SAMPLERS: dict[str, Callable[[Predict, Columns, Link, pd.DataFrame], Explainer]]
 
 
 def _explainer(case: Case, candidate: Candidate) -> EncodedExplainer:
+    core, tolerance = candidate.make(), candidate.tolerance  # which imports the libraries, with what each needs for it
     parameters = _versions(*candidate.libraries)
     if candidate.uses_background:
         parameters["background"] = digest(case.frame)
-    core, tolerance = candidate.make(), candidate.tolerance
     return EncodedExplainer(candidate.name, core, case.columns, case.encoding, parameters, tolerance=tolerance)
 
 
