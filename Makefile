@@ -6,10 +6,10 @@ BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS ?= never
 export DO_NOT_TRACK := 1
 
-.PHONY: help demo test check bench-evidence up clean
+.PHONY: help demo test check bench-evidence bench-attributions up clean
 
 help: ## Say what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 # uv lives in the project's own environment; nothing outside this folder is touched.
 $(BIN)/.installed: pyproject.toml uv.lock
@@ -73,6 +73,20 @@ bench-evidence: $(BIN)/.installed $(PEERS)/.installed ## The studies of benchmar
 	for part in rows rules evidently; do $(EVIDENCE)/flights_peers.py $$part $(FLIGHTS) || exit 1; done
 	OMP_NUM_THREADS=1 nice -n 19 $(PEERS)/bin/python benchmarks/evidence/flights_peers.py nannyml $(FLIGHTS)
 	$(EVIDENCE)/tables.py
+
+# What explaining is compared with must not meet the project's own environment.
+ATTRIBUTIONS := benchmarks/.venv-attributions
+$(ATTRIBUTIONS)/.installed: benchmarks/attributions/peers.txt $(BIN)/.installed
+	UV_PROJECT_ENVIRONMENT=$(ATTRIBUTIONS) $(BIN)/uv sync --quiet --locked --extra all --extra spark
+	$(BIN)/uv pip install --quiet --python $(ATTRIBUTIONS)/bin/python --requirements benchmarks/attributions/peers.txt
+	@touch $@
+
+MEASURE := $(ATTRIBUTIONS)/bin/python benchmarks/attributions
+bench-attributions: $(ATTRIBUTIONS)/.installed ## How long explaining, summarising and whole windows take: hours of an idle machine
+	$(MEASURE)/families.py
+	$(MEASURE)/summarise.py
+	$(MEASURE)/growth.py
+	$(MEASURE)/spark.py
 
 up: $(BIN)/.installed ## Serve the demo's metrics and reports on http://127.0.0.1:9464
 	$(BIN)/whydrift serve --config configs/flights.yaml
