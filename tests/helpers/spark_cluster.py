@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,12 +53,28 @@ class Cluster:
     folder: Path
     ends: ExitStack
 
-    def submit(self, script: Path, *arguments: str, conf: Sequence[str] = ()) -> Submitted:
+    @property
+    def settings(self) -> dict[str, str]:
+        return {
+            "spark.master": self.url,
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.driver.host": "127.0.0.1",
+            "spark.ui.port": str(self.ui),
+            "spark.executor.memory": "512m",
+            "spark.sql.shuffle.partitions": "6",
+        }
+
+    def run(self, *command: str | Path) -> Submitted:
+        """A command whose environment has the cluster's settings."""
+        lines = (f"{name} {value}\n" for name, value in self.settings.items())
+        (self.folder / "spark-defaults.conf").write_text("".join(lines), encoding="utf-8")
+        environment = ENVIRONMENT | {"SPARK_CONF_DIR": str(self.folder)}
+        return Submitted(_start(command, self.folder / "run.log", self.ends, environment), self.folder / "run.log")
+
+    def submit(self, script: Path, *arguments: str) -> Submitted:
         """`spark-submit` a Python file."""
-        options = ["spark.driver.bindAddress=127.0.0.1", "spark.driver.host=127.0.0.1", f"spark.ui.port={self.ui}"]
-        options += ["spark.executor.memory=512m", "spark.sql.shuffle.partitions=6", *conf]
-        words = [word for option in options for word in ("--conf", option)]
-        command = [BIN / "spark-submit", "--master", self.url, *words, script, *arguments]
+        words = [word for name, value in self.settings.items() for word in ("--conf", f"{name}={value}")]
+        command = [BIN / "spark-submit", *words, script, *arguments]
         return Submitted(_start(command, self.folder / "submit.log", self.ends), self.folder / "submit.log")
 
     def active_stages(self) -> list[dict[str, Any]]:
@@ -107,9 +123,11 @@ def wait_for(found: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     raise TimeoutError
 
 
-def _start(command: Sequence[str | Path], log: Path, ends: ExitStack) -> subprocess.Popen[bytes]:
+def _start(
+    command: Sequence[str | Path], log: Path, ends: ExitStack, environment: Mapping[str, str] = ENVIRONMENT
+) -> subprocess.Popen[bytes]:
     with log.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, env=ENVIRONMENT)
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
     ends.callback(process.wait, PATIENCE)
     ends.callback(process.kill)
     return process

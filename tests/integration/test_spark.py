@@ -25,6 +25,7 @@ from whydrift.pipelines.window import Window
 SCRIPT = Path(sys.executable).with_name("whydrift-spark.py")
 DAY = timedelta(days=1)
 FIRST = datetime(2024, 2, 1, tzinfo=UTC)
+PERIOD = ("--start", f"{FIRST:%F}", "--end", f"{FIRST + DAY:%F}")
 PATIENCE = 400  # seconds on a machine that does much else; a quiet one needs a tenth
 
 
@@ -121,21 +122,17 @@ def cluster(tmp_path_factory):
         yield made
 
 
-def submit(cluster, project):
-    period = ("--start", f"{FIRST:%F}", "--end", f"{FIRST + DAY:%F}")
-    return cluster.submit(SCRIPT, "profile", "--config", str(project.config), *period)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_standalone_cluster_writes_them_too(project, cluster):
+def test_a_standalone_cluster_of_the_environment_writes_them_too(project, cluster):
     disturb(project)
     expected = profiled(project, "local")
     project.configure(engine="spark")
-    submitted = submit(cluster, project)
+    submitted = cluster.run(SCRIPT.with_name("whydrift"), "profile", "--config", project.config, *PERIOD)
     assert submitted.process.wait(PATIENCE) == 0, submitted.said()
-    assert "Starting task" in submitted.said()
     assert taken(project) == expected
+    logs = cluster.folder.glob("work*/app-*/*/stderr")
+    assert sum("Finished task" in log.read_text() for log in logs) == len(cluster.workers)
 
 
 @pytest.mark.slow
@@ -147,7 +144,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(project, cluster):
     project.configure(explainer={"method": "permutation"})  # which takes its time
     expected = profiled(project, "local")
     project.configure(engine="spark")
-    submitted = submit(cluster, project)
+    submitted = cluster.submit(SCRIPT, "profile", "--config", str(project.config), *PERIOD)
     spark_cluster.wait_for(lambda: in_the_middle(cluster.active_stages()) or submitted.ended(), PATIENCE)
     assert not submitted.ended()
     cluster.kill(cluster.workers[0])

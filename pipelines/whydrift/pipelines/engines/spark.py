@@ -151,7 +151,7 @@ def _reduce(sent: _Sent, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Recor
 
 def _cut(rows: pa.Table, width: int) -> Iterator[tuple[int, bytes]]:
     """The rows by partition, which is a hash of the event id alone."""
-    to = hash64(rows["event_id"].to_pandas()) % np.uint64(width)
+    to = (hash64(rows["event_id"].to_pandas()) % np.uint64(width)).astype(np.int64)
     ends = np.bincount(to, minlength=width).cumsum()
     rows = rows.take(pa.array(np.argsort(to, kind="stable")))
     for number, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
