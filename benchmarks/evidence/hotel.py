@@ -140,8 +140,7 @@ def outcomes(frame: pd.DataFrame, layout: Layout) -> pd.DataFrame:
 
 def unlabelled(frame: pd.DataFrame, layout: Layout) -> pd.DataFrame:
     """The summary of rows without their labels, and without attributions."""
-    p, _ = scores(frame)
-    nothing = np.zeros((p.size, len(layout.features)))
+    p, nothing = scores(frame)[0], np.zeros((len(frame), len(layout.features)))
     return summarise(Explained(inputs(frame), p, np.ones(p.size), nothing, p, 0.0), layout).frame()
 
 
