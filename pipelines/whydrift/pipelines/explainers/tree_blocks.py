@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from whydrift.monitors.compiled import kernel
 from whydrift.pipelines.explainers.forest import Forest, IntArray
-from whydrift.pipelines.explainers.jit import kernel
 from whydrift.pipelines.explainers.protocol import FloatArray
 
 MOST_BITS = 20  # of a pattern, hence of distinct features on a path: the table of one leaf takes 176 MB then

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from whydrift.monitors.compiled import kernel
 from whydrift.pipelines.explainers.forest import IntArray
-from whydrift.pipelines.explainers.jit import kernel
 from whydrift.pipelines.explainers.protocol import FloatArray
 from whydrift.pipelines.explainers.tree_blocks import ByteArray, Trees, path_features
 from whydrift.pipelines.explainers.tree_rows import decide

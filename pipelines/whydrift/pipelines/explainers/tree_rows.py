@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from whydrift.monitors.compiled import kernel
 from whydrift.pipelines.explainers.forest import IntArray
-from whydrift.pipelines.explainers.jit import kernel
 from whydrift.pipelines.explainers.protocol import FloatArray
 from whydrift.pipelines.explainers.tree_blocks import Blocks, ByteArray, Trees
 

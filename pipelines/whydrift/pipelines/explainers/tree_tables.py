@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from whydrift.monitors.compiled import kernel
 from whydrift.pipelines.explainers.forest import IntArray
-from whydrift.pipelines.explainers.jit import kernel
 from whydrift.pipelines.explainers.protocol import FloatArray
 from whydrift.pipelines.explainers.tree_blocks import MOST_BITS, Blocks, Trees, add_conditions, path_features
 
