@@ -46,7 +46,7 @@ def test_a_contract_of_a_slice_asks_for_windows_that_are_profiled_with_it(projec
     share, group, *_ = project.verdict(DAY)["expectations"]
     assert share["passed"] is True
     assert group["passed"] is None
-    assert "profile it again" in group["message"]
+    assert "profile the window again" in group["message"]
 
 
 def test_what_the_model_does_not_have_is_a_configuration_error(project):
