@@ -123,5 +123,5 @@ def test_the_flavour_is_loaded_as_a_module_or_says_what_to_install(project, monk
     assert isinstance(model.native, nn.Module)
     assert model.features == dict.fromkeys(FEATURES, "number")
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ModelError, match=r"cannot be loaded here.*pip install 'whydrift\[neural\]'"):
+    with pytest.raises(ModelError, match=r"cannot be loaded.*pip install 'whydrift\[neural\]'"):
         registry.load(version)
