@@ -135,7 +135,7 @@ def measure(family: str, background: int, rows: int, system: str) -> dict[str, A
 
 def run(family: str, background: int, rows: int, system: str) -> dict[str, Any]:
     """The same in a process of its own."""
-    one = dict(os.environ, OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1", WHYDRIFT_THREADS="1")
+    one = dict(os.environ, OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1")
     command = [sys.executable, __file__, "--one", json.dumps([family, background, rows, system])]
     start = perf_counter()
     done = subprocess.run(command, env=one, capture_output=True, text=True, check=False)

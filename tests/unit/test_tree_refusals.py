@@ -120,3 +120,21 @@ def test_custom_objectives_are_explained_in_margins(model, method):
     assert explainer.link == "identity"
     np.testing.assert_allclose(found.output, fitted.predict(categorical(ROWS)[:40]), rtol=1e-5)
     assert np.abs(found.residual()).max() < 1e-5
+
+
+class Picky:
+    """Raises what LightGBM raises, which is neither a TypeError nor a ValueError."""
+
+    def predict(self, frame):
+        if frame[NUMBERS.columns[0]].max() > 1e6:
+            raise lightgbm.basic.LightGBMError("too large")
+        return frame[NUMBERS.columns[0]].to_numpy(float)
+
+
+@pytest.mark.parametrize("method", ["permutation", "kernel", "lime"])
+def test_rows_that_a_library_refuses_in_its_own_way_are_refused_in_ours(method):
+    made = take(Picky(), FULL, method=method)
+    rows = FULL.head(2).copy()
+    rows.iloc[1, 0] = 1e7
+    with pytest.raises(ModelError, match=r"row 1 of the batch.*Picky cannot predict: too large"):
+        made.explain(rows)

@@ -140,7 +140,7 @@ class KernelExplainer:
             try:
                 output[i] = to_output(self.predict(row), self.link)[0]
                 mixed = self._mixed(row)
-            except (TypeError, ValueError) as error:
+            except (ModelError, TypeError, ValueError) as error:
                 raise ModelError(f"the model refuses row {i} of the batch or a mixture of it: {error}") from error
             for head in np.ndindex(heads):
                 own = (..., *head)

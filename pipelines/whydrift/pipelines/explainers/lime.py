@@ -71,7 +71,7 @@ class LimeExplainer:
         for i in range(len(frame)):
             try:
                 output[i], values[i], errors[i] = self._row(frame.iloc[i : i + 1])
-            except (TypeError, ValueError) as error:
+            except (ModelError, TypeError, ValueError) as error:
                 raise ModelError(f"the model refuses row {i} of the batch or a mixture of it: {error}") from error
         return Explanation(values, as_base(self.base), output, errors)
 

@@ -63,12 +63,8 @@ class LossExplainer:
                 answer = self.predict(self.walks.hybrids(frame.iloc[i : i + 1]))
                 after = self.loss(np.full(len(answer), label[i]), answer)
                 before = self.loss(np.full(len(self.start), label[i]), self.start)
-            except (
-                ModelError,
-                TypeError,
-                ValueError,
-            ):  # a mixture of rows may be beyond a model; the summary counts it
-                continue
+            except (ModelError, TypeError, ValueError):
+                continue  # a mixture of rows may be beyond a model; the summary counts it
             loss[i], base[i] = after[0], before.mean()
             changes[i] = self.walks.credit(before, after[1:], float(after[0])).mean(axis=0).T
         return LossRows(weight, loss, base, changes)

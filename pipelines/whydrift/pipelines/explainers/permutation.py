@@ -124,7 +124,7 @@ class PermutationExplainer:
         for i in range(len(frame)):
             try:
                 answer = to_output(self.predict(self.walks.hybrids(frame.iloc[i : i + 1])), self.link)
-            except (TypeError, ValueError) as error:
+            except (ModelError, TypeError, ValueError) as error:
                 raise ModelError(f"the model refuses row {i} of the batch or a mixture of it: {error}") from error
             output[i] = answer[0]
             for head in np.ndindex(heads):  # one, or one for each class

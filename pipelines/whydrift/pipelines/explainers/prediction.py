@@ -23,7 +23,8 @@ def predictor(
 ) -> Predict:
     """A function from frames of `Columns`'s form, n rows, to predictions (n,); it is tried on the background.
 
-    Of a multiclass model, whose `classes` are named, the predictions are (n, C).
+    Of a multiclass model, whose `classes` are named, the predictions are (n, C). The function raises ModelError for
+    rows that the model refuses.
 
     Raises:
         ModelError: the model cannot predict, or not what the task asks for.
@@ -48,7 +49,19 @@ def predictor(
         return values
 
     _check(predict, model, task, columns.frame(background))
-    return predict
+    return _in_our_words(predict, type(model).__name__)
+
+
+def _in_our_words(predict: Predict, name: str) -> Predict:
+    """The same, with a ModelError for rows that the model refuses, whatever its library raises."""
+
+    def refusing(frame: pd.DataFrame) -> FloatArray:
+        try:
+            return predict(frame)
+        except refusals() as error:
+            raise ModelError(f"{name} cannot predict: {error}") from error
+
+    return refusing
 
 
 def _check_order(model: Any, classes: Sequence[str]) -> None:

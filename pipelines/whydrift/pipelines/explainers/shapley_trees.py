@@ -5,7 +5,6 @@ Needs numba, so import it only where trees are going to be explained.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from functools import partial
 
 import numpy as np
 
+from whydrift.monitors.compiled import THREADS
 from whydrift.pipelines.explainers.forest import Forest, IntArray
 from whydrift.pipelines.explainers.protocol import FloatArray
 from whydrift.pipelines.explainers.tree_blocks import MOST_BITS, Blocks, Trees, find_blocks, lay_out
@@ -93,7 +93,7 @@ class ShapleyTrees:
         Raises:
             ValueError: the nodes of a tree are not in depth-first order.
         """
-        trees, threads = lay_out(forest), threads or _threads()
+        trees, threads = lay_out(forest), threads or THREADS
         base = forest.base + expected_values(trees)
         tables = _plan(trees, [], table_bytes)
         if tables is None or tables.kept is None:
@@ -122,7 +122,7 @@ class ShapleyTrees:
         if share.shape != (len(background),) or not share.sum() > 0 or (share < 0).any():
             raise ValueError(f"{len(background)} background rows, weights {share.shape} of sum {share.sum():g}")
         share = share / share.sum()
-        trees, threads = lay_out(forest), threads or _threads()
+        trees, threads = lay_out(forest), threads or THREADS
         chunks = [(rows, share[i : i + _CHUNK].copy()) for i, rows in _columns(trees, background)]
         tables = _plan(trees, chunks, table_bytes)
         if tables is None:
@@ -201,10 +201,6 @@ class ShapleyTrees:
         for span, table in self.tables.all(pool, self.threads):
             list(pool.map(partial(add_values, self.trees, self.tables.blocks, span, table), chunks, sums))
         return sums
-
-
-def _threads() -> int:
-    return os.cpu_count() or 1
 
 
 def _columns(trees: Trees, rows: FloatArray) -> Iterator[tuple[int, FloatArray]]:
