@@ -22,8 +22,10 @@ from sklearn.ensemble import (
 )
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from tree_models import NUMBERS, ROWS, TARGETS, TASKS, WEIGHT, at_thresholds, categorical
+from tree_models import CLASSES, NUMBERS, ROWS, TARGETS, TASKS, WEIGHT, at_thresholds, categorical
+from whydrift.pipelines.explainers.columns import Columns
 from whydrift.pipelines.explainers.forests.xgboost import XGBoostTrees
+from whydrift.pipelines.explainers.prediction import predictor
 from whydrift.pipelines.explainers.trees import read_trees
 
 STRINGS = ROWS.assign(k=ROWS["k"].fillna("nan"))  # as CatBoost wants them
@@ -142,6 +144,18 @@ def test_the_trees_add_up_to_the_library_s_margin(case):
         assert ours.shape == own.shape
         assert np.abs(ours - own).max() <= case.tolerance * np.abs(own).max()
         assert np.ptp(own, axis=0).min() > 0.1
+
+
+def test_a_row_is_answered_alone_as_it_is_beside_others(case):
+    """Which is why the walks of many rows may be one call to the model."""
+    columns = Columns.of(case.frame, list(case.frame.columns))
+    classes = CLASSES if case.task == "multiclass" else ()
+    predict = predictor(case.model, case.task, columns, case.frame.head(20), classes)
+    frame = columns.frame(case.frame)
+    assert predict.apart
+    together = predict(frame)
+    alone = np.concatenate([predict(frame.iloc[i : i + 1]) for i in range(0, len(frame), 11)])
+    assert alone.tobytes() == together[::11].tobytes()
 
 
 def test_numbers_as_categories_of_lightgbm():

@@ -22,7 +22,7 @@ from whydrift.pipelines.errors import ModelError
 from whydrift.pipelines.explainers.columns import Columns
 from whydrift.pipelines.explainers.loss_attribution import BACKGROUND, LossExplainer, explain_losses, fit_sampling
 from whydrift.pipelines.explainers.losses import Loss, brier, find_loss
-from whydrift.pipelines.explainers.prediction import predictor
+from whydrift.pipelines.explainers.prediction import Predictor, predictor
 from whydrift.pipelines.loss_section import LossAttribution
 
 NAMES = ["a", "b", "c", "d"]
@@ -132,7 +132,7 @@ def test_exact_where_the_loss_has_pairs_only():
     background, _ = make_rows(5, 1)[:2]
     columns = Columns.of(background, NAMES)
     explainer = LossExplainer.of(
-        lambda frame: frame.to_numpy() @ np.array([1.0, -2.0, 0.5, 0.0]),
+        Predictor(lambda frame: frame.to_numpy() @ np.array([1.0, -2.0, 0.5, 0.0]), apart=False),
         find_loss(LossAttribution(), "regression"),
         columns,
         background,
@@ -151,6 +151,24 @@ def test_a_row_does_not_hang_on_its_batch():
     for i in (0, 4, 8):
         own = explainer.explain(rows.iloc[[i]], label[[i]], np.ones(1)).changes
         assert own.tobytes() == whole[[i]].tobytes()
+
+
+def test_rows_that_are_asked_together_fail_alone():
+    explainer, _ = explainer_of("regression")
+    rows, label = regression(5, 8)
+    assert explainer.predict.apart
+
+    def refusing(frame):
+        if frame["a"].isna().any():
+            raise ModelError("no a")
+        return explainer.predict(frame)
+
+    asked = replace(explainer, predict=Predictor(refusing, apart=True))
+    found = asked.explain(rows.assign(a=rows["a"].where(rows.index != 2)), label, np.ones(5))
+    expected = explainer.explain(rows, label, np.ones(5))
+    assert np.isnan(found.loss).tolist() == [False, False, True, False, False]
+    kept = [0, 1, 3, 4]
+    assert found.changes[kept].tobytes() == expected.changes[kept].tobytes()
 
 
 def layout_for(task, explainer, rate=1.0):
@@ -328,7 +346,7 @@ class TestAbsent:
                 raise ModelError("too large")
             return np.where((frame["a"] > 1e6) & (frame["b"] != rows["b"][2]), np.nan, explainer.predict(frame))
 
-        picky = replace(explainer, predict=refuse)
+        picky = replace(explainer, predict=Predictor(refuse, apart=True))
         batch = outcomes_of("binary", rows, label, explainer)
         told = tell_losses(explain_losses(picky, batch, layout).frame(), usual, layout, COHORT)
         assert (told.rows, told.left_out) == (57, 3)
@@ -348,6 +366,8 @@ def test_sampling_is_fitted_to_the_windows():
 def test_wide_models_have_fewer_rows_explained():
     wide = pd.DataFrame(np.zeros((BACKGROUND, 400)), columns=[f"f{i}" for i in range(400)])
     columns = Columns.of(wide, list(wide.columns))
-    explainer = LossExplainer.of(lambda frame: np.zeros(len(frame)), Loss("brier", brier), columns, wide)
+    explainer = LossExplainer.of(
+        Predictor(lambda frame: np.zeros(len(frame)), apart=True), Loss("brier", brier), columns, wide
+    )
     assert explainer.rows(None) == 400_000 // (2 * 20 * 399)
     assert explainer.rows(1000) == 1000

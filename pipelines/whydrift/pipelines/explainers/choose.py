@@ -28,7 +28,7 @@ from whydrift.pipelines.explainers.kernel import KernelExplainer
 from whydrift.pipelines.explainers.lime import LimeExplainer
 from whydrift.pipelines.explainers.linear import LinearModel
 from whydrift.pipelines.explainers.permutation import PermutationExplainer
-from whydrift.pipelines.explainers.prediction import Predict, predictor
+from whydrift.pipelines.explainers.prediction import Predict, Predictor, predictor
 from whydrift.pipelines.explainers.protocol import Explainer, Explanation, Link, Space, Task, UnsuitedError, answers
 from whydrift.pipelines.explainers.tree_families import native, shap, shapley
 from whydrift.pipelines.explainers.trees import refusals
@@ -203,7 +203,7 @@ FAMILIES: dict[str, Callable[[Case], Candidate]] = {
 _BY_NAME = frozenset({"deep_lift", "gradient_shap", "integrated_gradients"})
 
 # What explains anything that predicts.
-SAMPLERS: dict[str, Callable[[Predict, Columns, Link, pd.DataFrame], Explainer]] = {
+SAMPLERS: dict[str, Callable[[Predictor, Columns, Link, pd.DataFrame], Explainer]] = {
     "permutation": PermutationExplainer.of,
     "kernel": KernelExplainer.of,
     "lime": LimeExplainer.of,

@@ -24,7 +24,7 @@ from whydrift.pipelines.errors import ModelError
 from whydrift.pipelines.explainers.columns import Columns
 from whydrift.pipelines.explainers.losses import Loss
 from whydrift.pipelines.explainers.permutation import Walks
-from whydrift.pipelines.explainers.prediction import Predict
+from whydrift.pipelines.explainers.prediction import Predictor
 from whydrift.pipelines.explainers.protocol import FloatArray
 
 BACKGROUND = 20  # rows; all windows meet the same ones, so the error that their choice makes is in no change
@@ -37,20 +37,20 @@ _AT_ONCE = 256  # rows whose attributions by background row are held: bounds mem
 class LossExplainer:
     """Explains the loss of `predict`; `start` are its predictions of the background rows, (b,) or (b, C)."""
 
-    predict: Predict
+    predict: Predictor
     loss: Loss
     columns: Columns
     walks: Walks
     start: FloatArray
 
     @classmethod
-    def of(cls, predict: Predict, loss: Loss, columns: Columns, background: pd.DataFrame) -> LossExplainer:
+    def of(cls, predict: Predictor, loss: Loss, columns: Columns, background: pd.DataFrame) -> LossExplainer:
         """Draw the orders; each explained row costs 2 b (p - 1) predictions."""
         frame = columns.frame(background.head(BACKGROUND))
         return cls(predict, loss, columns, Walks.draw(frame, np.random.default_rng(0)), predict(frame))
 
     def explain(self, features: pd.DataFrame, label: FloatArray, weight: FloatArray) -> LossRows:
-        """Explain n rows with their labels and weights, (n,) each, one after the other; NaN where that cannot be.
+        """Explain n rows with their labels and weights, (n,) each; NaN where that cannot be.
 
         Raises:
             ModelError: a feature is absent, or a numeric one holds text.
@@ -58,13 +58,14 @@ class LossExplainer:
         frame = self.columns.frame(features)
         loss, base = np.full(len(frame), np.nan), np.full(len(frame), np.nan)
         changes = np.full((len(frame), frame.shape[1], len(self.start)), np.nan)
-        for i in range(len(frame)):
+        for i, answer in enumerate(self.walks.answers(self.predict, frame)):
+            if isinstance(answer, ModelError):
+                continue  # a mixture of rows may be beyond a model; the summary counts it
             try:
-                answer = self.predict(self.walks.hybrids(frame.iloc[i : i + 1]))
                 after = self.loss(np.full(len(answer), label[i]), answer)
                 before = self.loss(np.full(len(self.start), label[i]), self.start)
-            except (ModelError, TypeError, ValueError):
-                continue  # a mixture of rows may be beyond a model; the summary counts it
+            except ModelError:
+                continue
             loss[i], base[i] = after[0], before.mean()
             changes[i] = self.walks.credit(before, after[1:], float(after[0])).mean(axis=0).T
         return LossRows(weight, loss, base, changes)

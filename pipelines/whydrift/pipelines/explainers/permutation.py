@@ -11,8 +11,9 @@ of the mean attribution. shap's permutation explainer, five orders for all backg
 times as many predictions.
 
 The orders are drawn once. A row's attributions therefore depend on the row alone, and the sampling error is the
-same function of the row in the baseline and in every window. Each row is one call to the model, of one fixed shape:
-models that use BLAS round differently for different numbers of rows.
+same function of the row in the baseline and in every window. Each row is one call to the model, of one fixed shape,
+because models that use BLAS round differently for different numbers of rows; of trees, which do not, many rows are
+one call.
 
 The background rows are a sample too, so each background row with its two walks is one independent draw, and the
 spread of the draws gives the standard error of their mean. It counts both errors, of the background's choice and of
@@ -22,7 +23,7 @@ the orders: for a model without interactions beyond pairs it is that of the back
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,10 +33,11 @@ import pandas as pd
 
 from whydrift.pipelines.errors import ModelError
 from whydrift.pipelines.explainers.columns import Columns, digest
-from whydrift.pipelines.explainers.prediction import Predict
+from whydrift.pipelines.explainers.prediction import Predictor
 from whydrift.pipelines.explainers.protocol import Explanation, FloatArray, Link, as_base
 
 _CLIP = 1e-6
+_AT_ONCE = 2**16  # hybrids of several rows: bounds memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +65,30 @@ class Walks:
         template = [background[name].to_numpy()[source] for name in background.columns]
         return cls(orders, np.ascontiguousarray(moved.reshape(-1, width).T), template)
 
-    def hybrids(self, row: pd.DataFrame) -> pd.DataFrame:
-        """The row itself, then the m hybrids."""
+    def answers(self, predict: Predictor, frame: pd.DataFrame) -> Iterator[FloatArray | ModelError]:
+        """For each row the answers to it and its m hybrids, (1 + m,) or (1 + m, C), or why there are none."""
+        many = 1 + len(self.template[0])
+        step = max(_AT_ONCE // many, 1) if predict.apart else 1
+        for start in range(0, len(frame), step):
+            rows = frame.iloc[start : start + step]
+            try:
+                answer = predict(self._hybrids(rows))
+                yield from answer.reshape(len(rows), many, *answer.shape[1:])
+            except (ModelError, TypeError, ValueError) as error:
+                if len(rows) == 1:
+                    yield error if isinstance(error, ModelError) else ModelError(str(error))
+                else:  # some of them may be answered
+                    for i in range(len(rows)):
+                        yield from self.answers(predict, rows.iloc[i : i + 1])
+
+    def _hybrids(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Of each row the row itself, then its m hybrids."""
         columns = {}
-        for position, name in enumerate(row.columns):
-            value = row[name].to_numpy()[0]
-            values = np.concatenate([[value], self.template[position]], dtype=self.template[position].dtype)
-            values[1:][self.moved[position]] = value
-            columns[name] = values
+        for name, moved, template in zip(rows.columns, self.moved, self.template, strict=True):
+            own = rows[name].to_numpy()[:, None]
+            values = np.empty((len(rows), 1 + len(template)), dtype=template.dtype)
+            values[:, :1], values[:, 1:] = own, np.where(moved, own, template)
+            columns[name] = values.ravel()
         return pd.DataFrame(columns)
 
     def credit(self, start: FloatArray, inner: FloatArray, end: float) -> FloatArray:
@@ -92,7 +110,7 @@ class PermutationExplainer:
     Of several classes the outputs are the logarithms of their probabilities, of which softmax gives these back.
     """
 
-    predict: Predict
+    predict: Predictor
     columns: Columns
     link: Link
     walks: Walks
@@ -102,7 +120,7 @@ class PermutationExplainer:
 
     @classmethod
     def of(
-        cls, predict: Predict, columns: Columns, link: Link, background: pd.DataFrame, seed: int = 0
+        cls, predict: Predictor, columns: Columns, link: Link, background: pd.DataFrame, seed: int = 0
     ) -> PermutationExplainer:
         """Draw the orders; `background` is (b, p), and costs 2 b (p - 1) predictions for each explained row."""
         frame = columns.frame(background)
@@ -112,7 +130,7 @@ class PermutationExplainer:
         return cls(predict, columns, link, walks, start, {"background": digest(frame), "orders": orders})
 
     def explain(self, features: pd.DataFrame) -> Explanation:
-        """Explain n rows, one after the other.
+        """Explain n rows.
 
         Raises:
             ModelError: the model refuses the rows.
@@ -121,11 +139,10 @@ class PermutationExplainer:
         heads, width = self.start.shape[1:], len(self.columns.names)
         values, errors = np.empty((len(frame), *heads, width)), np.empty((len(frame), *heads, width))
         output = np.empty((len(frame), *heads))
-        for i in range(len(frame)):
-            try:
-                answer = to_output(self.predict(self.walks.hybrids(frame.iloc[i : i + 1])), self.link)
-            except (ModelError, TypeError, ValueError) as error:
-                raise ModelError(f"the model refuses row {i} of the batch or a mixture of it: {error}") from error
+        for i, found in enumerate(self.walks.answers(self.predict, frame)):
+            if isinstance(found, ModelError):
+                raise ModelError(f"the model refuses row {i} of the batch or a mixture of it: {found}") from found
+            answer = to_output(found, self.link)
             output[i] = answer[0]
             for head in np.ndindex(heads):  # one, or one for each class
                 own = (..., *head)

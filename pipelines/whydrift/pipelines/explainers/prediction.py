@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,29 @@ from whydrift.pipelines.explainers.columns import Columns
 from whydrift.pipelines.explainers.encoding import as_input, single_threaded, split
 from whydrift.pipelines.explainers.network import Network, is_torch
 from whydrift.pipelines.explainers.protocol import FloatArray, Task
-from whydrift.pipelines.explainers.trees import library, read_library, refusals
+from whydrift.pipelines.explainers.trees import is_trees, library, read_library, refusals
 
 Predict = Callable[[pd.DataFrame], FloatArray]
 
 
+@dataclass(frozen=True, slots=True)
+class Predictor:
+    """A `Predict`, called like one.
+
+    `apart` says that a row is predicted alone as it is beside any others, bit for bit. So trees do it; models that use
+    BLAS round differently for different numbers of rows.
+    """
+
+    predict: Predict
+    apart: bool
+
+    def __call__(self, frame: pd.DataFrame) -> FloatArray:
+        return self.predict(frame)
+
+
 def predictor(
     model: Any, task: Task, columns: Columns, background: pd.DataFrame, classes: Sequence[str] = ()
-) -> Predict:
+) -> Predictor:
     """A function from frames of `Columns`'s form, n rows, to predictions (n,); it is tried on the background.
 
     Of a multiclass model, whose `classes` are named, the predictions are (n, C). The function raises ModelError for
@@ -49,7 +65,7 @@ def predictor(
         return values
 
     _check(predict, model, task, columns.frame(background))
-    return _in_our_words(predict, type(model).__name__)
+    return Predictor(_in_our_words(predict, type(model).__name__), apart=is_trees(model))
 
 
 def _in_our_words(predict: Predict, name: str) -> Predict:

@@ -56,6 +56,11 @@ def library(model: object) -> str | None:
     return next((root for root in roots if root in _LIBRARIES), None)
 
 
+def is_trees(model: object) -> bool:
+    """Whether a model is itself a tree ensemble of any library that is supported."""
+    return library(model) is not None or family(model) is not None
+
+
 def read_library(model: Any, task: Task) -> Library:
     """Read a model of one of the three libraries.
 
