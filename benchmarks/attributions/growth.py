@@ -1,14 +1,14 @@
-"""How `whydrift profile` grows with a window's rows, beside a plain scan and prediction of the same columns.
+"""How `whydrift profile` grows with rows, features and slices, beside a plain scan and prediction of the same columns.
 
-    python benchmarks/attributions/growth.py [--rows 100000 1000000 10000000] [--features 50] [--keep]
+    python benchmarks/attributions/growth.py [--rounds 3] [--case ROWS FEATURES SLICES]
 
-The window is a day's log of Parquet files of a million rows, of 50 numbers in single precision, event id, event time
-and logged prediction; the model is XGBoost, 100 trees of depth 6. `profile` is the whole process from the command line
-to the stored summary. `scan` is the least that anything could do: a process that reads the same columns batch by batch
-and predicts the rows. Seconds and the largest resident memory are those of the processes, `cpu` is user and system
-time, which a busy machine does not change. The baseline is one day of 100,000 rows, and `explainer.rows` is set so
-that each window has about `EXPLAINED` rows explained: five times the floor of `auto`, a fifth of its cap. Table:
-`growth.csv`.
+A window is a day's log of Parquet files of a million rows, of numbers in single precision, event id, event time and
+logged prediction; the model is XGBoost, 100 trees of depth 6. The baseline is three days of the same traffic, made with
+`explainer.rows: auto`. `profile` is the whole process from the command line to the stored summary. `scan` is the least
+that anything could do: a process that reads the same columns batch by batch and predicts the rows, on all cores. They
+take turns, and medians over the rounds are written: seconds and the largest resident memory are those of the processes,
+`cpu` is user and system time. `times` is `profile`'s seconds over those of `scan`. `explained` are the window's rows
+that were explained, `kib` is the size of its summary. Table: `growth.csv`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,10 +29,21 @@ import yaml
 from models import FEATURES, draw
 
 HERE = Path(__file__).parent
+TABLE = HERE / "growth.csv"
 WORK = HERE.parents[1] / ".cache" / "growth"
-ROWS = (100_000, 1_000_000, 10_000_000)
-FILE, DRAWN, REFERENCE, EXPLAINED = 1_000_000, 200_000, 100_000, 10_000
+CASES = [
+    (100_000, 50, 10),
+    (1_000_000, 10, 10),
+    (1_000_000, 50, 5),
+    (1_000_000, 50, 10),
+    (1_000_000, 50, 50),
+    (1_000_000, 400, 10),
+    (10_000_000, 50, 10),
+]
+FILE, DRAWN, TRAINED, VALUES = 1_000_000, 200_000, 100_000, 5
 DAYS = pd.date_range("2024-01-01", periods=4, tz="UTC")
+FIRST_CODE = 30  # from here on a feature of `models` has `VALUES` values
+KEYS = ["rows", "features", "slices", "what"]
 SCAN = """
 import sys, pathlib, numpy as np, pyarrow.parquet as pq, xgboost
 booster = xgboost.Booster(model_file=sys.argv[1])
@@ -52,71 +64,88 @@ print(json.dumps([status, time.perf_counter() - start, usage.ru_utime + usage.ru
 """
 
 
-def register(folder: Path) -> Path:
-    """Train the model, register it, and give the path of the plain booster."""
+def rows_of(count: int, features: int, seed: int) -> tuple[pd.DataFrame, Any]:
+    """Rows of `models.draw`, of which narrower ones keep numbers and codes alike, and wider ones have noise besides."""
+    frame, label = draw(count, seed)
+    if features < len(FEATURES):
+        return frame.iloc[:, FIRST_CODE - features // 2 :].iloc[:, :features], label
+    more = [f"x{j:02d}" for j in range(len(FEATURES), features)]
+    noise = np.random.default_rng(seed).standard_normal((count, len(more)), dtype=np.float32)
+    return pd.concat([frame, pd.DataFrame(noise, columns=more)], axis=1), label
+
+
+def register(folder: Path, features: int, trees: int = 100) -> tuple[Path, list[str]]:
+    """Train the model, register it, and give the path of the plain booster and the names of the features."""
     import mlflow
     import mlflow.xgboost
     import xgboost
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    frame, label = draw(REFERENCE, 1)
-    model = xgboost.XGBClassifier(n_estimators=100, max_depth=6, n_jobs=2).fit(frame, label)
+    frame, label = rows_of(TRAINED, features, 1)
+    model = xgboost.XGBClassifier(n_estimators=trees, max_depth=6, n_jobs=2).fit(frame, label)
     mlflow.set_tracking_uri(uri := f"sqlite:///{folder}/mlflow.db")
     client = mlflow.MlflowClient(uri, uri)
     experiment = client.create_experiment("training", artifact_location=(folder / "artifacts").as_uri())
-    signature = ModelSignature(inputs=Schema([ColSpec("double", name) for name in FEATURES]))
+    signature = ModelSignature(inputs=Schema([ColSpec("double", name) for name in frame]))
     with mlflow.start_run(experiment_id=experiment):
         logged = mlflow.xgboost.log_model(model, name="growth", signature=signature, pip_requirements=["xgboost"])
     version = mlflow.register_model(logged.model_uri, "growth")
     client.set_registered_model_alias("growth", "champion", version.version)
     model.get_booster().save_model(folder / "model.ubj")
-    return folder / "model.ubj"
+    return folder / "model.ubj", list(frame)
 
 
-def write_log(folder: Path, day: pd.Timestamp, rows: int, model: Path) -> Path:
+def write_log(folder: Path, day: pd.Timestamp, rows: int, model: Path, names: list[str]) -> Path:
     """A day's log; rows are drawn once and come again with other ids, times and a little noise in each file."""
     import xgboost
 
     booster = xgboost.Booster(model_file=model)
     home = folder / "logs" / f"day={day:%F}"
     home.mkdir(parents=True)
-    drawn = draw(DRAWN, int(day.timestamp()))[0].to_numpy(np.float32)
+    drawn = rows_of(DRAWN, len(names), int(day.timestamp()))[0].to_numpy(np.float32)
+    noisy = np.flatnonzero([name < f"x{FIRST_CODE}" for name in names])
     rng = np.random.default_rng(0)
     for number, start in enumerate(range(0, rows, FILE)):
         size = min(FILE, rows - start)
         x = drawn[rng.integers(0, DRAWN, size)]
-        x[:, :30] += rng.normal(0, 0.01, (size, 30)).astype(np.float32)
+        x[:, noisy] += rng.normal(0, 0.01, (size, noisy.size)).astype(np.float32)
         index = np.arange(start, start + size)
         table = {
             "event_id": pa.array(np.char.add(f"{day:%m%d}-", index.astype(str))),
             "event_time": pa.array(day.to_datetime64().astype("M8[us]") + index * (86_400_000_000 // rows)),
             "prediction": pa.array(booster.inplace_predict(x).astype(np.float64)),
-            **{name: pa.array(column) for name, column in zip(FEATURES, x.T, strict=True)},
+            **{name: pa.array(column) for name, column in zip(names, x.T, strict=True)},
         }
         pq.write_table(pa.table(table), home / f"part-{number:03d}.parquet", row_group_size=2**17)
     return home
 
 
-def configure(folder: Path, rows: int) -> Path:
-    """A configuration under which about `EXPLAINED` of so many rows are explained, with its baseline made."""
-    asked = EXPLAINED * REFERENCE // rows
-    path = folder / f"{rows}.yaml"
+def configure(folder: Path, names: list[str], slices: int, explained: str = "auto") -> Path:
+    """The configuration by which so many rows are explained, with its baseline made."""
+    codes = [name for name in names if f"x{FIRST_CODE}" <= name < f"x{len(FEATURES)}"]
+    path = folder / f"{explained}.yaml"
     content = {
         "model": {"name": "growth"},
         "mlflow": {"tracking_uri": f"sqlite:///{folder}/mlflow.db"},
         "window": {"every": "1d"},
         "inference_log": {"path": "logs", "partition": "day=%Y-%m-%d"},
-        "baseline": {"start": f"{DAYS[0]:%F}", "end": f"{DAYS[1]:%F}"},
-        "explainer": {"rows": asked},
-        "slices": [FEATURES[40], FEATURES[41]],
+        "baseline": {"start": f"{DAYS[0]:%F}", "end": f"{DAYS[-1]:%F}"},
+        "explainer": {"rows": explained},
+        "slices": codes[: slices // VALUES],
         "job": {"owner": "benchmark"},
-        "store": "store",
-        "outputs": "outputs",
+        "store": f"{explained}/store",
+        "outputs": f"{explained}/outputs",
     }
     path.write_text(yaml.safe_dump(content))
     measure([whydrift(), "baseline", "--config", str(path)])
     return path
+
+
+def profile(config: Path) -> list[str]:
+    """The command that profiles the last day."""
+    window = ["--start", f"{DAYS[-1]:%F}", "--end", f"{DAYS[-1] + pd.Timedelta(days=1):%F}"]
+    return [whydrift(), "profile", "--config", str(config), *window]
 
 
 def whydrift() -> str:
@@ -132,31 +161,59 @@ def measure(command: list[str]) -> dict[str, float]:
     status, seconds, cpu, kib = json.loads(done.stdout.splitlines()[-1])
     if status:
         raise SystemExit(f"{' '.join(command)} ended with status {status}: {done.stderr}")
-    return {"seconds": round(seconds, 1), "cpu": round(cpu, 1), "mib": round(kib / 1024)}
+    return {"seconds": seconds, "cpu": cpu, "mib": kib / 1024}
+
+
+def read_summary(folder: Path, explained: str = "auto") -> dict[str, float]:
+    """The size of the only summary that is stored, and how many of its rows were explained."""
+    (path,) = (folder / explained / "store").rglob("summary.parquet")
+    found = pq.read_table(path, filters=[("block", "=", "quality"), ("stat", "=", "explained")])
+    return {"kib": path.stat().st_size / 1024, "explained": sum(found["hi"].to_pylist())}
+
+
+def run(rows: int, features: int, slices: int, rounds: int) -> pd.DataFrame:
+    """A case's measurements."""
+    shutil.rmtree(WORK, ignore_errors=True)
+    WORK.mkdir(parents=True)
+    model, names = register(WORK, features)
+    for day in DAYS:
+        home = write_log(WORK, day, rows, model, names)
+    config = configure(WORK, names, slices)
+    commands = {
+        "scan": [sys.executable, "-c", SCAN, str(model), str(home), ",".join(names)],
+        "profile": profile(config),
+    }
+    case = {"rows": rows, "features": features, "slices": slices}
+    found = []
+    for _ in range(rounds):
+        for what, command in commands.items():
+            found.append({**case, "what": what, **measure(command)})
+            print(found[-1], flush=True)
+        found[-1].update(read_summary(WORK))
+    shutil.rmtree(WORK)
+    return pd.DataFrame(found)
+
+
+def write(found: pd.DataFrame) -> None:
+    """The medians, in place of those that the table had of the same case."""
+    made = found.groupby(KEYS, sort=False).median().reset_index()
+    made["times"] = made["seconds"] / made["seconds"].iloc[0]
+    made = made.round({"seconds": 1, "cpu": 1, "mib": 0, "kib": 0, "times": 2})
+    if TABLE.exists():
+        old = pd.read_csv(TABLE)
+        kept = old[~old[KEYS].apply(tuple, axis=1).isin(set(made[KEYS].apply(tuple, axis=1)))]
+        made = pd.concat([kept, made]).sort_values(KEYS[:3], kind="stable")
+    made.to_csv(TABLE, index=False)
 
 
 def main() -> None:
-    """Measure every size once, smallest first, and write the table."""
+    """Measure every case, or one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=ROWS)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--case", type=int, nargs=3, metavar=("ROWS", "FEATURES", "SLICES"))
     asked = parser.parse_args()
-    shutil.rmtree(WORK, ignore_errors=True)
-    WORK.mkdir(parents=True)
-    model = register(WORK)
-    write_log(WORK, DAYS[0], REFERENCE, model)
-    table = []
-    for day, rows in zip(DAYS[1:], asked.rows, strict=False):
-        home, config = write_log(WORK, day, rows, model), configure(WORK, rows)
-        window = ["--start", f"{day:%F}", "--end", f"{day + pd.Timedelta(days=1):%F}"]
-        for what, command in (
-            ("scan", [sys.executable, "-c", SCAN, str(model), str(home), ",".join(FEATURES)]),
-            ("profile", [whydrift(), "profile", "--config", str(config), *window]),
-        ):
-            table.append({"rows": rows, "what": what, **measure(command)})
-            print(table[-1], flush=True)
-        shutil.rmtree(home)
-        pd.DataFrame(table).to_csv(HERE / "growth.csv", index=False)
-    shutil.rmtree(WORK)
+    for case in [asked.case] if asked.case else CASES:
+        write(run(*case, asked.rounds))
 
 
 if __name__ == "__main__":

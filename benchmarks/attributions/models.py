@@ -71,6 +71,14 @@ def _logistic() -> Any:
     return make_pipeline(StandardScaler(), LogisticRegression())
 
 
+def _mlp() -> Any:
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), MLPClassifier((64, 32), max_iter=20, random_state=0))
+
+
 # By family: how the estimator is made, and whether it takes rows with gaps.
 FAMILIES: dict[str, tuple[Callable[[], Any], bool]] = {
     "xgboost 500x6": (_xgboost, True),
@@ -79,6 +87,7 @@ FAMILIES: dict[str, tuple[Callable[[], Any], bool]] = {
     "hist_gradient_boosting 300": (_hist_gradient_boosting, True),
     "random_forest 200x12": (_random_forest, False),
     "logistic": (_logistic, False),
+    "mlp": (_mlp, False),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from datetime import UTC, datetime, timedelta
@@ -150,7 +151,8 @@ def test_a_worker_killed_in_the_middle_changes_nothing(project, cluster):
     cluster.kill(cluster.workers[0])
     assert submitted.process.wait(PATIENCE) == 0, submitted.said()
     assert "Lost executor" in submitted.said()
-    assert "FetchFailed" in submitted.said() or "Resubmitted" in submitted.said()
+    # In which words hangs on whether the lost rows are missed by a running task, a finished one, or a finished stage.
+    assert re.search("FetchFailed|Resubmitted|Resubmitting", submitted.said())
     assert taken(project) == expected
 
 
