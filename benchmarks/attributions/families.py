@@ -3,11 +3,12 @@
     python benchmarks/attributions/families.py [--rounds 1] [--family NAME]
 
 A family, a background and a system are a process of their own, in one thread, that loads a model and explains windows
-of each size. `first` has the set-up in it, as the first window of a job has, `again` is what a further window costs,
-and `peak` is the largest resident memory of the process up to then. Systems take turns, and the medians over rounds are
-written. Where a window would take a system more than half a minute, `explained` of its rows are, and the time is scaled
-to all, since rows cost it the same each. Ours is timed on all rows, but for the network. `other / this` is, of ours,
-what the fastest other system needs, over ours: above 1 ours is faster. Table: `families.csv`.
+of each size; ours are a process for each size, since its `auto` chooses by it. `first` has the set-up in it, as the
+first window of a job has, `again` is what a further window costs, and `peak` is the largest resident memory of the
+process up to then. Systems take turns, and the medians over rounds are written. Where a window would take a system more
+than half a minute, `explained` of its rows are, and the time is scaled to all, since rows cost it the same each. Ours
+is timed on all rows, but for the network. `other / this` is, of ours, what the fastest other system needs, over ours:
+above 1 ours is faster. Table: `families.csv`.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ NETWORK = "mlp"  # which is sampled: the background is 100 rows
 Explain = Callable[[pd.DataFrame], Any]
 
 
-def whydrift(model: Any, background: pd.DataFrame | None) -> Explain:
+def whydrift(model: Any, background: pd.DataFrame | None, rows: int) -> Explain:
     from whydrift.pipelines.explainers.choose import choose
 
     explainer = choose(
@@ -51,13 +52,13 @@ def whydrift(model: Any, background: pd.DataFrame | None) -> Explain:
         background=draw(100, seed=2, gaps=_gaps(model))[0] if background is None else background,
         features=FEATURES,
         perturbation="path_dependent" if background is None else "interventional",
-        rows=ROWS[-1],
+        rows=rows,
     )
     print(f"chosen: {explainer.name}", file=sys.stderr)
     return explainer.explain
 
 
-def shap(model: Any, background: pd.DataFrame | None) -> Explain:
+def shap(model: Any, background: pd.DataFrame | None, _: int) -> Explain:
     import shap as package
 
     if hasattr(model, "steps"):
@@ -73,7 +74,7 @@ def shap(model: Any, background: pd.DataFrame | None) -> Explain:
     return lambda rows: trees.shap_values(rows, check_additivity=False)
 
 
-def native(model: Any, background: pd.DataFrame | None) -> Explain | None:
+def native(model: Any, background: pd.DataFrame | None, _: int) -> Explain | None:
     kind = type(model).__name__
     if kind == "CatBoostClassifier":
         import catboost
@@ -95,7 +96,7 @@ def native(model: Any, background: pd.DataFrame | None) -> Explain | None:
     return None
 
 
-def woodelf(model: Any, background: pd.DataFrame | None) -> Explain | None:
+def woodelf(model: Any, background: pd.DataFrame | None, _: int) -> Explain | None:
     if hasattr(model, "steps"):
         return None
     from woodelf import WoodelfExplainer
@@ -111,17 +112,17 @@ def _gaps(model: Any) -> bool:
     return type(model).__name__ not in {"RandomForestClassifier", "Pipeline"}
 
 
-def measure(family: str, background: int, system: str) -> list[dict[str, Any]]:
-    """One system's times in this process, by window; none where it cannot."""
+def measure(family: str, background: int, system: str, sizes: list[int]) -> list[dict[str, Any]]:
+    """One system's times in this process, for windows of growing sizes; none where it cannot."""
     path, gaps = WORK / f"{family}.skops", FAMILIES[family][1]
     model = skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))  # this benchmark's own
     behind = draw(background, seed=2, gaps=gaps)[0] if background else None
     start = perf_counter()
-    explain = SYSTEMS[system](model, behind)
+    explain = SYSTEMS[system](model, behind, sizes[0])
     made = perf_counter() - start
     if explain is None:
         return []
-    frame, _ = draw(ROWS[-1], seed=3, gaps=gaps)
+    frame, _ = draw(sizes[-1], seed=3, gaps=gaps)
     found, fits = [], len(frame)
     if system != "whydrift" or family == NETWORK:
         pilot = min(max(PILOT_PAIRS // max(background, 1), 1), 200)
@@ -129,13 +130,13 @@ def measure(family: str, background: int, system: str) -> list[dict[str, Any]]:
         start = perf_counter()
         explain(frame.head(pilot))
         fits = max(pilot, int(LIMIT * pilot / (perf_counter() - start)))
-    for rows in ROWS:
+    for rows in sizes:
         count = min(rows, fits)
         seconds = _time(explain, frame.head(count)) * rows / count
         # Of a system that has run its pilot the set-up that comes with the first rows is left out, to its advantage.
         again = seconds if count < rows or seconds > LIMIT else _time(explain, frame.head(count))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        first = made + (seconds if rows == ROWS[0] else again)
+        first = made + (seconds if rows == sizes[0] else again)
         found.append({"rows": rows, "explained": count, "first": first, "again": again, "peak": peak})
     return found
 
@@ -146,10 +147,10 @@ def _time(explain: Explain, rows: pd.DataFrame) -> float:
     return perf_counter() - start
 
 
-def run(family: str, background: int, system: str) -> list[dict[str, Any]]:
+def run(family: str, background: int, system: str, sizes: list[int]) -> list[dict[str, Any]]:
     """The same in a process of its own."""
     one = dict(os.environ, OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
-    command = [sys.executable, __file__, "--one", json.dumps([family, background, system])]
+    command = [sys.executable, __file__, "--one", json.dumps([family, background, system, sizes])]
     done = subprocess.run(command, env=one, capture_output=True, text=True, check=False)
     if done.returncode:
         print(family, background, system, done.stderr[-500:], file=sys.stderr)
@@ -174,8 +175,8 @@ def main() -> None:
         if not path.exists():
             skops.io.dump(train(family), path)
         for background in BACKGROUNDS[1:2] if family == NETWORK else BACKGROUNDS:
-            turns = [system for _ in range(asked.rounds) for system in SYSTEMS]
-            found = pd.DataFrame([one for system in turns for one in run(family, background, system)])
+            turns = [("whydrift", [rows]) for rows in ROWS] + [(name, [*ROWS]) for name in list(SYSTEMS)[1:]]
+            found = pd.DataFrame([one for turn in turns * asked.rounds for one in run(family, background, *turn)])
             if len(found):
                 _write(found)
 

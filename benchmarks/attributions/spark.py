@@ -2,11 +2,11 @@
 
     python benchmarks/attributions/spark.py [--rows 100000 1000000] [--runs 3]
 
-The window and the model are those of `growth.py`, in eight files; `explained` is what the configuration asks for: all
-rows, or a sample of about 10,000. Seconds are those of the whole process from the command line to the stored summary,
-a JVM's start included; master and workers of the standalone cluster run already, with one core each. All three share
-one machine of two cores, so that Spark has nothing to win here: what it takes beyond `local` is its overhead. The
-stored bytes are compared in every run. Median of the runs, which take turns; table: `spark.csv`.
+The window, the model and the baseline are those of `growth.py`, in eight files; `explained` is what the configuration
+asks for. Seconds are those of the whole process from the command line to the stored summary, a JVM's start included;
+master and workers of the standalone cluster run already, with one core each. All three share one machine of two cores,
+so that Spark has nothing to win here: what it takes beyond `local` is its overhead. The stored bytes are compared in
+every run. Median of the runs, which take turns; table: `spark.csv`.
 """
 
 from __future__ import annotations
@@ -28,28 +28,24 @@ import spark_cluster
 HERE = Path(__file__).parent
 WORK = HERE.parents[1] / ".cache" / "spark"
 ROWS, FILES, WIDTH = (100_000, 1_000_000), 8, 8
+FEATURES, SLICES = 50, 10
 BIN = Path(sys.executable).parent
 
 
-def configure(explained: str, rows: int) -> None:
+def configure(names: list[str], explained: str) -> None:
     """The configurations of both engines, and the baseline that they share."""
-    path = growth.configure(WORK, rows)
-    content = yaml.safe_load(path.read_text())
-    if explained == "all":
-        content["explainer"]["rows"] = "all"
-        path.write_text(yaml.safe_dump(content))
-        growth.measure([growth.whydrift(), "baseline", "--config", str(path)])
+    content = yaml.safe_load(growth.configure(WORK, names, SLICES, explained).read_text())
+    content["store"] = "store"
     for engine in ("local", "spark"):
         (WORK / f"{engine}.yaml").write_text(yaml.safe_dump({**content, "engine": engine}))
 
 
-def run(where: str, url: str, day: pd.Timestamp) -> tuple[float, bytes]:
+def run(where: str, url: str) -> tuple[float, bytes]:
     """Profile a day, and give the seconds and what is stored."""
     store = WORK / "store"
     shutil.rmtree(store, ignore_errors=True)
-    window = ["--start", f"{day:%F}", "--end", f"{day + pd.Timedelta(days=1):%F}"]
     engine = "local" if where == "local" else "spark"
-    command = [growth.whydrift(), "profile", "--config", str(WORK / f"{engine}.yaml"), *window]
+    command = growth.profile(WORK / f"{engine}.yaml")
     if engine == "spark":
         master = "local[2]" if where == "local[2]" else url
         options = ["spark.ui.enabled=false", f"spark.sql.shuffle.partitions={WIDTH}"]
@@ -68,22 +64,22 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     asked = parser.parse_args()
     os.environ.update(spark_cluster.ENVIRONMENT)
-    shutil.rmtree(WORK, ignore_errors=True)
-    WORK.mkdir(parents=True)
-    model = growth.register(WORK)
-    growth.write_log(WORK, growth.DAYS[0], growth.REFERENCE, model)
     table: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder, spark_cluster.start(Path(folder)) as cluster:
-        for day, rows in zip(growth.DAYS[1:], asked.rows, strict=False):
+        for rows in asked.rows:
+            shutil.rmtree(WORK, ignore_errors=True)
+            WORK.mkdir(parents=True)
+            model, names = growth.register(WORK, FEATURES)
             growth.FILE = -(-rows // FILES)
-            home = growth.write_log(WORK, day, rows, model)
-            for explained in ("sample", "all"):
-                configure(explained, rows)
+            for day in growth.DAYS:
+                growth.write_log(WORK, day, rows, model, names)
+            for explained in ("auto", "all"):
+                configure(names, explained)
                 found: dict[str, list[float]] = {"local": [], "local[2]": [], "standalone": []}
                 for _ in range(asked.runs):
                     stored = set()
                     for where, seconds in found.items():
-                        took, data = run(where, cluster.url, day)
+                        took, data = run(where, cluster.url)
                         seconds.append(took)
                         stored.add(data)
                     assert len(stored) == 1, "the engines disagree"
@@ -92,7 +88,6 @@ def main() -> None:
                     table.append({"rows": rows, "explained": explained, "where": where, "seconds": round(median, 1)})
                     print(table[-1], flush=True)
                 pd.DataFrame(table).to_csv(HERE / "spark.csv", index=False)
-            shutil.rmtree(home)
     shutil.rmtree(WORK)
 
 

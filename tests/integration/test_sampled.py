@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pandas as pd
 import pytest
 
 from whydrift.monitors.summary import merge
@@ -10,7 +11,8 @@ from whydrift.pipelines import config as configuration
 from whydrift.pipelines.job import Job
 from whydrift.pipelines.window import Window, split
 
-FIRST, HOUR = datetime(2024, 2, 1, tzinfo=UTC), timedelta(hours=1)
+BASELINE_START, FIRST = datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 2, 1, tzinfo=UTC)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
 @pytest.fixture
@@ -44,6 +46,26 @@ def test_a_window_of_which_some_rows_are_explained(sampled):
     log = replace(daily.log, config=job.config.model_copy(update={"window": window}))
     hours = [replace(daily, log=log).summarise(log.batches(hour)) for hour in split(day.start, day.end, HOUR)]
     assert merge(hours[::-1]).to_bytes() == daily.summarise(daily.log.batches(day)).to_bytes()
+
+
+def test_auto_sizes_the_sample_by_what_the_windows_vary_by(own_registry):
+    """Days of 6,000 rows, of which 250 differ: what days vary by is more than a sample adds."""
+    own_registry.configure(explainer={"rows": "auto"}, slices=[], labels=None, loss_attribution=None)
+    for day in range((FIRST - BASELINE_START) // DAY + 1):
+        own_registry.edit_log(BASELINE_START + day * DAY, lambda frame: copied(frame, 24))
+    assert own_registry.run("baseline").code == 0
+    assert own_registry.window("run", FIRST).code == 0
+    sample = own_registry.verdict(FIRST)["sample"]
+    assert sample["rows"] == 6_000
+    assert sample["why"] in {"floor", "stream"}
+    assert 2_000 <= 6_000 * sample["chance"] < 3_000
+    assert sample["explained"] == pytest.approx(6_000 * sample["chance"], abs=150)
+    assert sample["sampling_part"] < 0.15
+
+
+def copied(frame, times):
+    """The rows so many times, under other ids."""
+    return pd.concat([frame.assign(event_id=frame["event_id"] + f"/{n}") for n in range(times)], ignore_index=True)
 
 
 def test_another_number_of_rows_needs_another_baseline(sampled):
