@@ -272,7 +272,8 @@ def _read_files(
 
 
 def _read_parquet(file: _Watched, columns: list[str], _: set[str], __: Counter[str]) -> Iterator[pd.DataFrame]:
-    parquet = pq.ParquetFile(file, buffer_size=_BUFFER)
+    # Arrow's default, to fetch ahead, keeps all of the file that was read until its end.
+    parquet = pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False)
     present = [c for c in columns if c in parquet.schema_arrow.names]
     for batch in parquet.iter_batches(BATCH, columns=present):
         # Integers with nulls stay integers: the id 7 must not become "7.0".
