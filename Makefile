@@ -39,7 +39,7 @@ test: $(BIN)/.installed-tests .tools/promtool ## Everything that CI runs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/pytest -q -n 2 --dist loadfile -m "not slow"
-	PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/pytest -q -m slow
+	PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/pytest -q -n 2 --dist loadfile -m slow
 
 # Prometheus and promtool of the machine's, or of Debian's package, unpacked into this folder.
 .tools/promtool:
@@ -82,11 +82,8 @@ $(ATTRIBUTIONS)/.installed: benchmarks/attributions/peers.txt $(BIN)/.installed
 	@touch $@
 
 MEASURE := $(ATTRIBUTIONS)/bin/python benchmarks/attributions
-bench-attributions: $(ATTRIBUTIONS)/.installed ## How long explaining, summarising and whole windows take: hours of an idle machine
-	$(MEASURE)/families.py
-	$(MEASURE)/summarise.py
-	$(MEASURE)/growth.py
-	$(MEASURE)/spark.py
+bench-attributions: $(ATTRIBUTIONS)/.installed $(PEERS)/.installed ## What explaining, summarising and whole windows take: hours of an idle machine
+	for study in families whole growth summarise spark tables; do $(MEASURE)/$$study.py || exit 1; done
 
 up: $(BIN)/.installed ## Serve the demo's metrics and reports on http://127.0.0.1:9464
 	$(BIN)/whydrift serve --config configs/flights.yaml

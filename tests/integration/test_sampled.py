@@ -11,7 +11,7 @@ from whydrift.pipelines import config as configuration
 from whydrift.pipelines.job import Job
 from whydrift.pipelines.window import Window, split
 
-BASELINE_START, FIRST = datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 2, 1, tzinfo=UTC)
+FIRST = datetime(2024, 2, 1, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
@@ -49,18 +49,21 @@ def test_a_window_of_which_some_rows_are_explained(sampled):
 
 
 def test_auto_sizes_the_sample_by_what_the_windows_vary_by(own_registry):
-    """Days of 6,000 rows, of which 250 differ: what days vary by is more than a sample adds."""
-    own_registry.configure(explainer={"rows": "auto"}, slices=[], labels=None, loss_attribution=None)
-    for day in range((FIRST - BASELINE_START) // DAY + 1):
-        own_registry.edit_log(BASELINE_START + day * DAY, lambda frame: copied(frame, 24))
+    """Days of 16,000 rows, of which 250 differ: what days vary by is more than a sample adds."""
+    start = FIRST - 28 * DAY
+    own_registry.configure(
+        explainer={"rows": "auto"}, baseline={"start": f"{start:%F}"}, slices=[], labels=None, loss_attribution=None
+    )
+    for day in range(29):
+        own_registry.edit_log(start + day * DAY, lambda frame: copied(frame, 64))
     assert own_registry.run("baseline").code == 0
     assert own_registry.window("run", FIRST).code == 0
     sample = own_registry.verdict(FIRST)["sample"]
-    assert sample["rows"] == 6_000
-    assert sample["why"] in {"floor", "stream"}
-    assert 2_000 <= 6_000 * sample["chance"] < 3_000
-    assert sample["explained"] == pytest.approx(6_000 * sample["chance"], abs=150)
-    assert sample["sampling_part"] < 0.15
+    assert (sample["rows"], sample["why"]) == (16_000, "stream")
+    assert 2_000 < 16_000 * sample["chance"] < 8_000
+    assert sample["explained"] == pytest.approx(16_000 * sample["chance"], rel=0.05)
+    assert sample["stream"].split(" of ")[0] in {"level", "share", "response", "shape"}
+    assert sample["sampling_part"] < 0.2
 
 
 def copied(frame, times):
