@@ -37,7 +37,7 @@ from whydrift.pipelines.explainers.prediction import Predictor
 from whydrift.pipelines.explainers.protocol import Explanation, FloatArray, Link, as_base
 
 _CLIP = 1e-6
-_AT_ONCE = 2**16  # hybrids of several rows: bounds memory
+_AT_ONCE = 2**22  # values of the hybrids of several rows: bounds memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Walks:
     def answers(self, predict: Predictor, frame: pd.DataFrame) -> Iterator[FloatArray | ModelError]:
         """For each row the answers to it and its m hybrids, (1 + m,) or (1 + m, C), or why there are none."""
         many = 1 + len(self.template[0])
-        step = max(_AT_ONCE // many, 1) if predict.apart else 1
+        step = max(_AT_ONCE // (many * frame.shape[1]), 1) if predict.apart else 1
         for start in range(0, len(frame), step):
             rows = frame.iloc[start : start + step]
             try:
