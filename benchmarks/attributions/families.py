@@ -1,6 +1,6 @@
 """How long explaining takes, by model family, rows and background, beside shap and the libraries' own attributions.
 
-    python benchmarks/attributions/families.py [--rounds 1] [--family NAME]
+    python benchmarks/attributions/families.py [--rounds 1] [--family NAME] [--system NAME]
 
 A family, a background and a system are a process of their own, in one thread, that loads a model and explains windows
 of each size; ours are a process for each size, since its `auto` chooses by it. `first` has the set-up in it, as the
@@ -171,6 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--family", choices=list(FAMILIES))
+    parser.add_argument("--system", choices=list(SYSTEMS))
     parser.add_argument("--one", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
@@ -183,26 +184,26 @@ def main() -> None:
             skops.io.dump(train(family), path)
         for background in BACKGROUNDS[1:2] if family == NETWORK else BACKGROUNDS:
             turns = [("whydrift", [rows]) for rows in ROWS] + [(name, [*ROWS]) for name in list(SYSTEMS)[1:]]
+            turns = [turn for turn in turns if asked.system in {None, turn[0]}]
             found = pd.DataFrame([one for turn in turns * asked.rounds for one in run(family, background, *turn)])
             if len(found):
                 _write(found)
 
 
 def _write(found: pd.DataFrame) -> None:
-    """The medians, in place of those that the table had of the same measurements."""
+    """The medians, in place of those that the table had of the same measurements, and how ours compare."""
     numbers = ["explained", "first", "again", "peak"]
     how = {**dict.fromkeys(numbers, "median"), "explainer": "first"}
     made = found.groupby(KEYS, sort=False).agg(how).reset_index()
-    others = made[made["system"] != "whydrift"].groupby("rows")[["first", "again"]].min()
-    own = made["system"] == "whydrift"
-    for column in ("first", "again"):
-        best = made["rows"].map(others[column])
-        made[f"other / this, {column}"] = (best / made[column]).where(own).round(2)
     made[numbers] = made[numbers].apply(lambda column: column.map(lambda value: float(f"{value:.3g}")))
     if TABLE.exists():
         old = pd.read_csv(TABLE)
-        same = old[KEYS].apply(tuple, axis=1).isin(set(made[KEYS].apply(tuple, axis=1)))
-        made = pd.concat([old[~same], made])
+        kept = old[~old[KEYS].apply(tuple, axis=1).isin(set(made[KEYS].apply(tuple, axis=1)))]
+        made = pd.concat([kept, made], ignore_index=True)
+    own = made["system"] == "whydrift"
+    for column in ("first", "again"):
+        best = made[column].where(~own).groupby([made[key] for key in KEYS[:3]]).transform("min")
+        made[f"other / this, {column}"] = (best / made[column]).where(own).round(2)
     made.to_csv(TABLE, index=False)
     print(made.tail(len(found)).to_string(index=False), flush=True)
 
