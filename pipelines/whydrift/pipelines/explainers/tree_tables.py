@@ -121,7 +121,11 @@ def _met(trees: Trees, inside: Inside, i: int, met: FloatArray) -> None:
 @kernel
 def _transform(grid: FloatArray, count: int, t: float) -> None:
     """From the weights of the background's patterns to the integrand at t for the row's patterns, in place."""
-    for k in range(count):
+    begin = 3 if count >= 3 else 0
+    if begin:
+        for j in range(0, 1 << count, 8):
+            _transform_eight(grid[j : j + 8], t)
+    for k in range(begin, count):
         step = 1 << k
         for high in range(0, 1 << count, 2 * step):
             for j in range(high, high + step):
@@ -131,33 +135,46 @@ def _transform(grid: FloatArray, count: int, t: float) -> None:
 
 
 @kernel
+def _transform_eight(grid: FloatArray, t: float) -> None:
+    """The first three passes over eight numbers, whose steps are too short for vectors, at once."""
+    s = 1.0 - t
+    a, b, c, d, e, f, g, h = grid[0], grid[1], grid[2], grid[3], grid[4], grid[5], grid[6], grid[7]
+    a, b, c, d, e, f, g, h = s * b, t * a + b, s * d, t * c + d, s * f, t * e + f, s * h, t * g + h
+    a, b, c, d, e, f, g, h = s * c, s * d, t * a + c, t * b + d, s * g, s * h, t * e + g, t * f + h
+    grid[0], grid[1], grid[2], grid[3] = s * e, s * f, s * g, s * h
+    grid[4], grid[5], grid[6], grid[7] = t * a + e, t * b + f, t * c + g, t * d + h
+
+
+@kernel
 def _integrate(background: FloatArray, count: int, quadrature: FloatArray, values: FloatArray) -> None:
     """Shapley values (count, 2^count) of a leaf of value 1, from the weight of each pattern in the background.
 
-    `values` has one line more: the leaf's output, 1 where everything is met.
+    `values` has one line more: the leaf's output, 1 where everything is met. The integrand without the factor of a
+    feature is, whichever it is, that of the pattern without the feature over 1 - t; so what a value adds up from at
+    each t are three numbers of a pattern.
     """
-    size = 1 << count
-    order = (count + 1) // 2
-    for k in range(count + 1):
-        for j in range(size):
-            values[k, j] = 0.0
-    values[count, size - 1] = 1.0
-    grid = np.empty(size)
+    size, order = 1 << count, (count + 1) // 2
+    grid, absent, met, missed = np.empty(size), np.zeros(size), np.zeros(size), np.zeros(size)
     for i in range(order):
         t, weight = quadrature[order, 0, i], quadrature[order, 1, i]
-        missed = 1.0 / (1.0 - t)
-        met = 1.0 / t
         for j in range(size):
             grid[j] = weight * background[j]
         _transform(grid, count, t)
-        for k in range(count):
-            step = 1 << k
-            line = values[k]
-            for high in range(0, size, 2 * step):
-                for j in range(high, high + step):
-                    without = grid[j] * missed
-                    line[j] -= without
-                    line[j + step] += (grid[j + step] - without) * met
+        if_absent, if_met, if_missed = 1.0 / (1.0 - t), 1.0 / t, 1.0 / (t * (1.0 - t))
+        for j in range(size):
+            absent[j] -= grid[j] * if_absent
+            met[j] += grid[j] * if_met
+            missed[j] += grid[j] * if_missed
+    for k in range(count):
+        step = 1 << k
+        line = values[k]
+        for high in range(0, size, 2 * step):
+            for j in range(high, high + step):
+                line[j] = absent[j]
+                line[j + step] = met[j + step] - missed[j]
+    for j in range(size):
+        values[count, j] = 0.0
+    values[count, size - 1] = 1.0
 
 
 @kernel
@@ -214,6 +231,30 @@ def _join(
                 part = sums[start[c] + (head * (count + 1) + line) * small :]
                 for j in range(size):
                     mine[j] += part[patterns[j]]
+
+
+@kernel
+def _leaf_table(
+    trees: Trees, tree: int, top: int, weights: FloatArray, quadrature: FloatArray, table: FloatArray
+) -> FloatArray:
+    """As `_block_table`, of a block that is a leaf: its table may be large, and is made in place."""
+    inside = _look_inside(trees, top, tree)
+    count, size = inside.known[0], 1 << inside.bits[0]
+    low, heads = trees.head[tree, 0], trees.head[tree, 1] - trees.head[tree, 0]
+    base, background, many = np.zeros(heads), weights, (count + 1) * size
+    if heads == 0:
+        return base
+    if not weights.size:
+        met, background = np.empty(MOST_BITS), np.empty(size)
+        _met(trees, inside, 0, met)
+        _independent(met, count, background)
+    _integrate(background, count, quadrature, table[:many].reshape(count + 1, size))
+    for head in range(heads - 1, -1, -1):  # the first, where the unit is, comes last
+        value = trees.value[top, low + head]
+        base[head] = value * background[size - 1]
+        for j in range(many):
+            table[head * many + j] = value * table[j]
+    return base
 
 
 @kernel
@@ -278,7 +319,10 @@ def fill_tables(
         many = 1 << (blocks.bit[k + 1] - blocks.bit[k])
         mine = weights[seen : seen + many] if weights.size else weights
         table = tables[start[k] - start[span[0]] : start[k + 1] - start[span[0]]]
-        part = _block_table(trees, tree, blocks.node[k], mine, quadrature, table)
+        if trees.left[blocks.node[k]] < 0:
+            part = _leaf_table(trees, tree, blocks.node[k], mine, quadrature, table)
+        else:
+            part = _block_table(trees, tree, blocks.node[k], mine, quadrature, table)
         for head in range(part.size):
             base[trees.head[tree, 0] + head] += part[head]
         seen += many
