@@ -70,8 +70,11 @@ def shap(model: Any, background: pd.DataFrame | None, _: int) -> Explain:
             return lambda rows: walks(rows, max_evals=2 * len(FEATURES) + 1, silent=True)
         linear = package.LinearExplainer(model.steps[-1][1], model[:-1].transform(background))
         return lambda rows: linear.shap_values(model[:-1].transform(rows))
-    kind = "tree_path_dependent" if background is None else "interventional"
-    trees = package.TreeExplainer(model, data=background, feature_perturbation=kind)
+    if background is None:
+        trees = package.TreeExplainer(model, feature_perturbation="tree_path_dependent")
+    else:  # an array alone it samples down to 100 rows
+        masker = package.maskers.Independent(background, max_samples=len(background))
+        trees = package.TreeExplainer(model, data=masker, feature_perturbation="interventional")
     return lambda rows: trees.shap_values(rows, check_additivity=False)
 
 
