@@ -7,8 +7,9 @@ of each size; ours are a process for each size, since its `auto` chooses by it. 
 first window of a job has, `again` is what a further window costs, and `peak` is the largest resident memory of the
 process up to then. Systems take turns, and the medians over rounds are written. Where a window would take shap or a
 library more than ten seconds, `explained` of its rows are, and the time is scaled to all, since rows cost these the
-same each; CatBoost's own, woodelf and ours are timed on all rows, but for the network. `other / this` is, of ours, what
-the fastest other system needs, over ours: above 1 ours is faster. Table: `families.csv`.
+same each; CatBoost's own, woodelf and ours are timed on all rows, but for the network. shap is told to take the whole
+background; an array alone it samples down to 100 rows. `other / this` is, of ours, what the fastest other system needs,
+over ours: above 1 ours is faster. Table: `families.csv`.
 """
 
 from __future__ import annotations
