@@ -227,7 +227,7 @@ class _Watched:
     """A file that is opened for reading, whose own errors are told from those of what it holds."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self.path = path
         with self._reading():
             system, inner = _filesystem(path)
             self._file = system.open_input_file(inner)
@@ -237,7 +237,7 @@ class _Watched:
         try:
             yield
         except OSError as error:
-            raise StoreError(f"{self._path} cannot be read: {error}") from error
+            raise StoreError(f"{self.path} cannot be read: {error}") from error
 
     @property
     def closed(self) -> bool:
@@ -272,8 +272,8 @@ def _read_files(
 
 
 def _read_parquet(file: _Watched, columns: list[str], _: set[str], __: Counter[str]) -> Iterator[pd.DataFrame]:
-    # Arrow's default, to fetch ahead, keeps all of the file that was read until its end.
-    parquet = pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False)
+    # Fetching ahead keeps all that was read of a file until its end; over a network, small reads would cost far more.
+    parquet = pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer="://" in file.path)
     present = [c for c in columns if c in parquet.schema_arrow.names]
     for batch in parquet.iter_batches(BATCH, columns=present):
         # Integers with nulls stay integers: the id 7 must not become "7.0".
