@@ -21,10 +21,11 @@ others is ratios.
 
 How the numbers below were had: `families` one round, mostly two measurements side by side, each in one thread;
 `whole`, `growth` of a million and ten million rows, and `summarise` on a machine that did nothing else; `spark` one
-round on a busy one, of a sample of about 10,000 rows that an earlier baseline asked for. Not measured: the forest
-interventionally and with woodelf; LightGBM with woodelf against 50,000 rows, which was stopped after some minutes;
-`growth` at other sizes. `whole` and `growth` are from before reading held less of a Parquet file: profiled again since,
-the million rows of `whole` took 11.4 s and 909 MiB under `auto`.
+round beside other work, of a million rows a sample of about 10,000 that an earlier baseline asked for. Not measured:
+the forest interventionally and with woodelf; LightGBM with woodelf against 50,000 rows, which was stopped after some
+minutes; `growth` at other sizes; `spark` of a million rows with all explained. `whole` and `growth` are from before
+reading held less of a Parquet file: profiled again since, the million rows of `whole` took 11.4 s and 909 MiB under
+`auto`.
 """
 
 
