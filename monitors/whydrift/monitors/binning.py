@@ -94,7 +94,7 @@ def assign(bins: FeatureBins, values: pd.Series[Any]) -> npt.NDArray[np.int64]:
         if isinstance(values.dtype, pd.CategoricalDtype):  # by distinct value; a missing one's code is -1, the last
             distinct = assign(bins, values.cat.categories.to_series())
             return np.append(distinct, MISSING)[values.cat.codes.to_numpy()]
-        return _categories(bins, pa.array(values.astype("string"), pa.large_string()))
+        return assign_texts(bins, texts(values))
     numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
     edges = np.asarray(bins.edges)
     cell = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, max(edges.size - 2, 0)).astype(np.int64)
@@ -104,7 +104,13 @@ def assign(bins: FeatureBins, values: pd.Series[Any]) -> npt.NDArray[np.int64]:
     return np.where(np.isnan(numbers), MISSING, cell)
 
 
-def _categories(bins: FeatureBins, values: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
+def texts(values: pd.Series[Any]) -> pa.Array | pa.ChunkedArray:
+    """A column as the texts that categories are known by."""
+    return pa.array(values.astype("string"), pa.large_string())
+
+
+def assign_texts(bins: FeatureBins, values: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """As `assign`, of `texts`."""
     known = pc.index_in(values, value_set=pa.array(bins.categories, values.type))
     cell = pc.if_else(pc.is_null(values), MISSING, pc.fill_null(known, UNSEEN))
     return np.asarray(cell.to_numpy(), dtype=np.int64)

@@ -9,18 +9,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf, nextafter
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
-from whydrift.monitors.binning import ABOVE, BELOW, FAR, FAR_WIDTHS, MISSING, UNSEEN, FeatureBins, assign
+from whydrift.monitors.binning import (
+    ABOVE,
+    BELOW,
+    FAR,
+    FAR_WIDTHS,
+    MISSING,
+    UNSEEN,
+    FeatureBins,
+    assign,
+    assign_texts,
+    texts,
+)
 from whydrift.monitors.sum_arrays import Kernels, Places
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-Column = pd.Series | npt.NDArray[Any]
+Column: TypeAlias = pd.Series | npt.NDArray[Any] | pa.Array | pa.ChunkedArray
 
 UNROLLED = 8  # thresholds that a kernel compares at a time
 
@@ -91,24 +103,34 @@ def _single(thresholds: FloatArray) -> npt.NDArray[np.float32]:
 
 
 def columns(features: pd.DataFrame, index: CellIndex) -> list[Column]:
-    """The features' columns; numbers as arrays, without a copy."""
-    found = [features[bins.name] for bins in index.bins]
-    return [c.to_numpy() if isinstance(c.dtype, np.dtype) and c.dtype.kind in "fiub" else c for c in found]
+    """The features' columns, to be placed part by part; numbers as arrays, without a copy."""
+    return [_column(features[bins.name], bins) for bins in index.bins]
+
+
+def _column(values: pd.Series[Any], bins: FeatureBins) -> Column:
+    if not bins.numeric:  # categories stay as they are: only what is distinct among them is read as text
+        return values if isinstance(values.dtype, pd.CategoricalDtype) else texts(values)
+    plain = isinstance(values.dtype, np.dtype) and values.dtype.kind in "fiub"
+    return values.to_numpy() if plain else values
 
 
 def place(index: CellIndex, values: list[Column], part: slice, kernels: Kernels) -> Places:
     """The places of the cells that the rows' values lie in, (p, n)."""
     rows = len(range(*part.indices(len(values[0])))) if values else 0
-    places = np.empty((len(index.bins), rows), dtype=np.uint32)
+    places, missing = np.empty((len(index.bins), rows), dtype=np.uint32), index.missing
     for j, (bins, column) in enumerate(zip(index.bins, values, strict=True)):
         start = int(index.starts[j])
         if bins.numeric:
             numbers = frozen(_numbers(column, part))
             thresholds = index.thresholds32 if numbers.dtype == np.float32 else index.thresholds
-            kernels.find_places(numbers, thresholds[j], start, int(index.missing[j]), places[j])
+            kernels.find_places(numbers, thresholds[j], start, int(missing[j]), places[j])
         else:
-            cells = assign(bins, pd.Series(column).iloc[part])
-            places[j] = start + np.where(cells >= 0, cells, np.where(cells == MISSING, 1, 0) + len(bins.categories))
+            by_cell = np.arange(start, start + len(bins.categories) - UNSEEN, dtype=np.uint32)  # codes are negative
+            by_cell[[UNSEEN, MISSING]] = missing[j] - 1, missing[j]
+            cells = (
+                assign(bins, column.iloc[part]) if isinstance(column, pd.Series) else assign_texts(bins, column[part])
+            )
+            by_cell.take(cells, out=places[j], mode="wrap")
     return places
 
 

@@ -22,6 +22,8 @@ IntArray = npt.NDArray[np.int64]
 NO_CELL = -100
 BITS = 32
 LIMIT = 2.0**30
+_LOW = (1 << BITS) - 1
+_EXACT = 2.0 ** (52 - BITS)  # terms whose sizes add up to less are added as doubles, in one limb
 SIGNED = frozenset({"value", "value2", "output", "base", "rest", "rest2", "p", "y"})  # stats that may be below zero
 CHUNK = 2**16  # rows reduced at a time: their arrays stay in the cache, and 2**16 * 2**32 < 2**53
 
@@ -79,13 +81,10 @@ def mesh_terms(block: str, stat: str, p: FloatArray, amount: FloatArray) -> Iter
 
 def limbs(terms: FloatArray | IntArray) -> tuple[IntArray, IntArray]:
     """The terms as integers, high and low limb."""
-    fixed = _fix(terms)
-    return fixed >> BITS, fixed & ((1 << BITS) - 1)
-
-
-def _fix(terms: FloatArray | IntArray) -> IntArray:
-    scaled = np.clip(terms, -LIMIT, LIMIT) * 2.0**BITS
-    return np.asarray(np.rint(scaled, out=scaled), dtype=np.int64)
+    scaled = np.clip(np.asarray(terms, dtype=np.float64), -LIMIT, LIMIT)
+    scaled *= 2.0**BITS  # in place: what is asked of the system for a temporary array costs more than its numbers
+    fixed = np.rint(scaled, out=scaled).astype(np.int64)
+    return fixed >> BITS, fixed & _LOW
 
 
 def term(
@@ -98,15 +97,27 @@ def term(
     cells: IntArray | None = None,
 ) -> Rows:
     """Exact sums of `terms` by cell; cells are small integers from NO_CELL up."""
+    high, low = _sums(terms, cells)
+    found = np.array([0]) if cells is None else np.flatnonzero((high != 0) | (low != 0))
+    at = np.array([NO_CELL]) if cells is None else found + NO_CELL
+    return Rows(block, stat, at, high[found], low[found], slices=(slice_,), names=(name,))
+
+
+def _sums(terms: FloatArray | IntArray, cells: IntArray | None) -> tuple[IntArray, IntArray]:
+    """High and low limb by cell, from NO_CELL up, or of all."""
+    if max(terms.max(initial=0), -terms.min(initial=0)) * terms.size < _EXACT:
+        fixed = terms * 2.0**BITS
+        whole = _add(np.rint(fixed, out=fixed), cells)
+        return whole >> BITS, whole & _LOW
+    high, low = (_add(limb, cells) for limb in limbs(terms))
+    return high, low
+
+
+def _add(integers: FloatArray | IntArray, cells: IntArray | None) -> IntArray:
+    """Their sums, which a double has to hold exactly."""
     if cells is None:
-        fixed = _fix(terms)
-        whole = fixed.sum(keepdims=True)  # modulo 2**64, which the low limb's sum is far below
-        hi = np.right_shift(fixed, BITS, out=fixed).sum(keepdims=True)
-        return Rows(block, stat, np.array([NO_CELL]), hi, whole - (hi << BITS), slices=(slice_,), names=(name,))
-    shifted = cells - NO_CELL
-    hi, lo = (np.bincount(shifted, weights=limb, minlength=1).astype(np.int64) for limb in limbs(terms))
-    found = np.flatnonzero((hi != 0) | (lo != 0))
-    return Rows(block, stat, found + NO_CELL, hi[found], lo[found], slices=(slice_,), names=(name,))
+        return np.asarray(integers.sum(keepdims=True), dtype=np.int64)
+    return np.asarray(np.bincount(cells - NO_CELL, weights=integers, minlength=1), dtype=np.int64)
 
 
 def count(block: str, stat: str, rows: int) -> Rows:
