@@ -42,8 +42,14 @@ class Columns:
         Raises:
             ModelError: a feature is absent, or a numeric one holds text.
         """
-        _require(features, self.names)
-        return pd.DataFrame({name: self._column(features[name]) for name in self.names})
+        names, chosen = list(self.names), features
+        if features.columns.tolist() != names:
+            _require(features, names)
+            chosen = features[names]
+        if self.numeric.issuperset(names) and all(map(_plain, set(chosen.dtypes))):
+            doubles = np.asfortranarray(chosen.to_numpy(np.float64))  # by column as below, without a copy where it can
+            return pd.DataFrame(doubles, columns=chosen.columns, copy=False)
+        return pd.DataFrame({name: self._column(chosen[name]) for name in names})
 
     def _column(self, values: pd.Series[Any]) -> np.ndarray[Any, Any]:
         if values.name not in self.numeric:
@@ -65,6 +71,11 @@ def digest(frame: pd.DataFrame) -> str:
     """
     content = pd.util.hash_pandas_object(frame, index=False).to_numpy(dtype="<u8")
     return hashlib.sha256("\0".join(frame.columns).encode() + content.tobytes()).hexdigest()
+
+
+def _plain(dtype: Any) -> bool:
+    """Whether numpy alone makes doubles of a column."""
+    return isinstance(dtype, np.dtype) and dtype.kind in "fiub"
 
 
 def _require(frame: pd.DataFrame, names: Sequence[str]) -> None:

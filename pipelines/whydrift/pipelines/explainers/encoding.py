@@ -26,6 +26,8 @@ _SAME_COLUMNS = frozenset(
     | {"OrdinalEncoder", "Binarizer"}
 )
 
+_AT_ONCE = 1024  # rows whose columns are summed: they stay in the cache
+
 _MADE_UP = ("Column_{}", "{}", "feature_{:04}")  # names of columns that had none, by LightGBM, CatBoost, interpret
 
 
@@ -59,9 +61,13 @@ class Encoding:
         return Explanation(self._sum(encoded.values, features), encoded.base, encoded.output, error)
 
     def _sum(self, encoded: FloatArray, features: int) -> FloatArray:
+        if np.array_equal(self.owners, np.arange(features)):
+            return encoded
         sums = np.zeros((*encoded.shape[:-1], features))
-        for column, owner in enumerate(self.owners):
-            sums[..., owner] += encoded[..., column]
+        for start in range(0, len(sums), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            for column, owner in enumerate(self.owners):
+                sums[part, ..., owner] += encoded[part, ..., column]
         return sums
 
 
@@ -89,7 +95,7 @@ def input_names(model: Any) -> tuple[str, ...] | None:
         names = model.feature_name()  # of a LightGBM Booster
     if names is None:
         names = getattr(model, "feature_names_", None)  # of CatBoost
-    if names is None or any([*names] == [made_up.format(i) for i in range(len(names))] for made_up in _MADE_UP):
+    if names is None or any(all(n == made_up.format(i) for i, n in enumerate(names)) for made_up in _MADE_UP):
         return None
     return tuple(map(str, names))
 
@@ -98,14 +104,20 @@ def as_input(model: Any, frame: pd.DataFrame) -> Any:
     """The columns that a model was trained on, without names where it never had any (it would warn)."""
     names = input_names(model)
     if names is not None:
+        if frame.columns.tolist() == list(names):
+            return frame
         return frame.iloc[:, [_position(list(frame.columns), name) for name in names]]
     return frame.to_numpy() if hasattr(model, "n_features_in_") else frame
 
 
+def dense(encoded: Any) -> FloatArray:
+    """Encoded columns as a float64 matrix, in the order in memory that they come in."""
+    return np.asarray(encoded.toarray() if hasattr(encoded, "toarray") else encoded, dtype=np.float64)
+
+
 def matrix(encoded: Any) -> FloatArray:
-    """Encoded columns as a dense float64 matrix in C order (sums along its rows then have one fixed order)."""
-    dense = encoded.toarray() if hasattr(encoded, "toarray") else encoded
-    return np.ascontiguousarray(dense, dtype=np.float64)
+    """Encoded columns as a float64 matrix in C order (sums along its rows then have one fixed order)."""
+    return np.ascontiguousarray(dense(encoded))
 
 
 def single_threaded(model: Any) -> Any:

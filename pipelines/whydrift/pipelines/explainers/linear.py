@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from whydrift.pipelines.explainers.encoding import matrix
+from whydrift.pipelines.explainers.encoding import dense, matrix
 from whydrift.pipelines.explainers.protocol import Explanation, FloatArray, Link, Task, UnsuitedError, as_base
+
+_AT_ONCE = 4096  # rows: what is made of them stays in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +52,19 @@ class LinearModel:
     def explain(self, encoded: Any) -> Explanation:
         """Attributions of encoded rows; ValueError where one has a missing value, as the model itself would say.
 
-        Products are summed by numpy and not by BLAS, whose order of summation depends on the number of rows.
+        Products are summed by einsum along each row of a C order array, and not by BLAS, whose order of summation
+        depends on the number of rows.
         """
-        rows = matrix(encoded)
-        if not np.isfinite(rows).all():
+        rows, heads = dense(encoded), self.weights.shape[:-1]
+        values, output = np.empty((len(rows), *heads, rows.shape[1])), np.empty((len(rows), *heads))
+        for start in range(0, len(rows), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            x = values[part]
+            x[:] = rows[part].reshape(len(x), *(1 for _ in heads), -1)  # the same row for each class
+            output[part] = np.einsum("...j,...j->...", self.weights, x) + self.intercept
+            x -= self.means
+            x *= self.weights
+        if not np.isfinite(output).all() and not np.isfinite(rows).all():
             raise ValueError("a linear model takes no missing or infinite values; impute them in the model's pipeline")
-        if self.weights.ndim == 2:
-            rows = rows[:, None, :]  # the same row for each class
         base = self.intercept + np.sum(self.weights * self.means, axis=-1)
-        return Explanation(
-            self.weights * (rows - self.means),
-            as_base(base),
-            self.intercept + np.sum(self.weights * rows, axis=-1),
-        )
+        return Explanation(values, as_base(base), output)
