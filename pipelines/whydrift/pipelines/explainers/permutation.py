@@ -23,7 +23,7 @@ the orders: for a model without interactions beyond pairs it is that of the back
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,29 +67,39 @@ class Walks:
 
     def answers(self, predict: Predictor, frame: pd.DataFrame) -> Iterator[FloatArray | ModelError]:
         """For each row the answers to it and its m hybrids, (1 + m,) or (1 + m, C), or why there are none."""
-        many = 1 + len(self.template[0])
-        step = max(_AT_ONCE // (many * frame.shape[1]), 1) if predict.apart else 1
+        step = max(_AT_ONCE // ((1 + len(self.template[0])) * frame.shape[1]), 1) if predict.apart else 1
+        columns = [frame[name].to_numpy() for name in frame.columns]
         for start in range(0, len(frame), step):
-            rows = frame.iloc[start : start + step]
-            try:
-                answer = predict(self._hybrids(rows))
-                yield from answer.reshape(len(rows), many, *answer.shape[1:])
-            except (ModelError, TypeError, ValueError) as error:
-                if len(rows) == 1:
-                    yield error if isinstance(error, ModelError) else ModelError(str(error))
-                else:  # some of them may be answered
-                    for i in range(len(rows)):
-                        yield from self.answers(predict, rows.iloc[i : i + 1])
+            yield from self._answers(predict, [own[start : start + step] for own in columns], frame.columns)
 
-    def _hybrids(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Of each row the row itself, then its m hybrids."""
-        columns = {}
-        for name, moved, template in zip(rows.columns, self.moved, self.template, strict=True):
-            own = rows[name].to_numpy()[:, None]
-            values = np.empty((len(rows), 1 + len(template)), dtype=template.dtype)
-            values[:, :1], values[:, 1:] = own, np.where(moved, own, template)
-            columns[name] = values.ravel()
-        return pd.DataFrame(columns)
+    def _answers(
+        self, predict: Predictor, rows: Sequence[npt.NDArray[Any]], names: pd.Index[Any]
+    ) -> Iterator[FloatArray | ModelError]:
+        """The same of rows by column, in one call to the model."""
+        count = len(rows[0])
+        try:
+            answer = predict(self._hybrids(rows, names))
+            yield from answer.reshape(count, -1, *answer.shape[1:])
+        except (ModelError, TypeError, ValueError) as error:
+            if count == 1:
+                yield error if isinstance(error, ModelError) else ModelError(str(error))
+            else:  # some of them may be answered
+                for i in range(count):
+                    yield from self._answers(predict, [own[i : i + 1] for own in rows], names)
+
+    def _hybrids(self, rows: Sequence[npt.NDArray[Any]], names: pd.Index[Any]) -> pd.DataFrame:
+        """Of each row, by column, the row itself, then its m hybrids."""
+        count, many = len(rows[0]), 1 + len(self.template[0])
+        numeric = all(template.dtype == np.float64 for template in self.template)
+        block = np.empty((len(rows) if numeric else 0, count * many))
+        columns = [*block] if numeric else [np.empty(count * many, template.dtype) for template in self.template]
+        for own, moved, template, column in zip(rows, self.moved, self.template, columns, strict=True):
+            values = column.reshape(count, many)
+            values[:, 0], values[:, 1:] = own, template
+            np.copyto(values[:, 1:], own[:, None], where=moved)
+        if numeric:  # pandas would spend longer on single columns than the model does on its answers
+            return pd.DataFrame(block.T, columns=names, copy=False)
+        return pd.DataFrame(dict(zip(names, columns, strict=True)))
 
     def credit(self, start: FloatArray, inner: FloatArray, end: float) -> FloatArray:
         """Change of the output at each feature's move, (2, b, p), from outputs at the start (b,), inside (m,), end."""
