@@ -74,11 +74,12 @@ bench-evidence: $(BIN)/.installed $(PEERS)/.installed ## The studies of benchmar
 	OMP_NUM_THREADS=1 nice -n 19 $(PEERS)/bin/python benchmarks/evidence/flights_peers.py nannyml $(FLIGHTS)
 	$(EVIDENCE)/tables.py
 
-# What explaining is compared with must not meet the project's own environment.
+# What explaining is compared with must not meet the project's own environment. Bytecode is made now, as pip does: where
+# PYTHONDONTWRITEBYTECODE is set, every process would compile numba anew, within what is measured.
 ATTRIBUTIONS := benchmarks/.venv-attributions
 $(ATTRIBUTIONS)/.installed: benchmarks/attributions/peers.txt $(BIN)/.installed
-	UV_PROJECT_ENVIRONMENT=$(ATTRIBUTIONS) $(BIN)/uv sync --quiet --locked --extra all --extra spark
-	$(BIN)/uv pip install --quiet --python $(ATTRIBUTIONS)/bin/python --requirements benchmarks/attributions/peers.txt
+	UV_PROJECT_ENVIRONMENT=$(ATTRIBUTIONS) $(BIN)/uv sync --quiet --locked --compile-bytecode --extra all --extra spark
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(ATTRIBUTIONS)/bin/python --requirements benchmarks/attributions/peers.txt
 	@touch $@
 
 MEASURE := $(ATTRIBUTIONS)/bin/python benchmarks/attributions

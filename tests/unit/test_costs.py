@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import catboost
 import lightgbm
 import numpy as np
 import pandas as pd
@@ -60,6 +61,21 @@ def test_a_few_rows_go_to_the_library_and_many_to_the_kernels(booster):
     assert names == ["xgboost:pred_contribs"] * 2 + ["trees:path_dependent"] * 2
     assert [take(booster, usual=usual, method="native").name for usual in (1, 10**6)] == names[:1] * 2
     assert [take(booster, usual=usual, method="tree").name for usual in (1, 10**6)] == names[-1:] * 2
+
+
+def test_a_library_that_is_set_up_at_each_call_is_left_for_the_kernels_sooner():
+    """It is set up twice before a window is explained, which takes CatBoost longer than loading the kernels does."""
+    trees = {"depth": 6, "verbose": 0, "allow_writing_files": False, "thread_count": 1}
+    many, few = (
+        catboost.CatBoostRegressor(iterations=count, **trees).fit(NUMBERS, TARGETS["regression"]) for count in (500, 50)
+    )
+    own = np.asarray(many.get_feature_importance(catboost.Pool(NUMBERS), type="ShapValues"))
+    explainer = take(many, usual=5000)
+    found = explainer.explain(NUMBERS)
+    assert explainer.name == "trees:path_dependent"
+    assert np.abs(found.values - own[:, :-1]).max() < 1e-9 * np.abs(own).max()
+    assert found.base == pytest.approx(own[0, -1])
+    assert take(few, usual=5000).name == "catboost:ShapValues"
 
 
 def test_the_choice_hangs_on_the_usual_rows_and_not_on_the_batch(booster):

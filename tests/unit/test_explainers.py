@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +22,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 
 from whydrift.pipelines.errors import ModelError
-from whydrift.pipelines.explainers.choose import choose
+from whydrift.pipelines.explainers.choose import FAMILIES, choose
+from whydrift.pipelines.explainers.protocol import UnsuitedError
 
 # The order of the attributions is not that of the training frame.
 FEATURES = ["day", "carrier", "temp", "wind"]
@@ -286,6 +288,26 @@ def test_a_wrong_explainer_is_refused_by_what_it_gets_wrong():
     model = Sharpened(5, max_depth=3).fit(numbers, LABEL)
     with pytest.raises(ModelError, match="miss the model's output by up to"):
         choose(model, method="tree", task="binary", background=numbers[:20], features=["day", "wind"])
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_the_garbage_collector_waits_until_an_explainer_is_made(monkeypatch, collects):
+    seen = []
+
+    def refuse(_: Any) -> Any:
+        seen.append(gc.isenabled())
+        raise UnsuitedError("none")
+
+    monkeypatch.setitem(FAMILIES, "native", refuse)
+    before = gc.isenabled()
+    try:
+        (gc.enable if collects else gc.disable)()
+        model = xgboost.XGBRegressor(n_estimators=2).fit(ROWS[["day", "wind"]], VALUE)
+        with pytest.raises(ModelError, match="none"):
+            choose(model, method="native", task="regression", background=ROWS, features=["day", "wind"])
+        assert (seen, gc.isenabled()) == ([False], collects)
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
 def test_classes_of_a_margin_classifier_are_no_probabilities():
