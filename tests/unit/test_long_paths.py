@@ -146,3 +146,17 @@ def test_lightgbm_adds_up_on_every_row(leafwise) -> None:
     np.testing.assert_allclose(output[:, 0], booster.predict(rows), rtol=0, atol=1e-9)
     again = replace(trees, threads=1).values(rows[::-1])
     assert again[::-1].tobytes() == values[:, 0].tobytes()
+
+
+def test_leaves_go_without_tables_where_tables_would_be_made_at_each_call() -> None:
+    rng = np.random.default_rng(1)
+    forest = join([long_path(width) for width in (6, 12, 16)], np.zeros(1))
+    background, rows = rng.normal(size=(30, 16)) / 2, rng.normal(size=(200, 16)) / 2
+    kept = ShapleyTrees.interventional(forest, background)
+    made = ShapleyTrees.interventional(forest, background, table_bytes=0)
+    assert kept.long_paths is None
+    assert made.tables.kept is None
+    assert 6 <= np.diff(made.tables.blocks.bit).max() < np.diff(made.long_paths.leaves.bit).min() <= 16
+    for mine, theirs in zip(made.explain(rows), kept.explain(rows), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(made.base, kept.base, rtol=0, atol=1e-12)

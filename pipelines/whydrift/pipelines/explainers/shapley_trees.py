@@ -128,6 +128,8 @@ class ShapleyTrees:
             )
         chunks = [(rows, share[i : i + CHUNK].copy()) for i, rows in _columns(trees, background)]
         tables = _plan(trees, chunks, table_bytes, MOST_BITS)
+        if tables.kept is None:
+            tables = _plan(trees, chunks, table_bytes, min(MOST_BITS, _worth_a_table(len(background))))
         if 8 * tables.start[-1] > _MOST_BYTES:
             raise ValueError(f"interventional values take {tables.start[-1] >> 27} GiB of tables, made at each call")
         long_paths = LongPaths.of(trees, tables.long, chunks, table_bytes, threads) if tables.long.size else None
@@ -229,6 +231,14 @@ def _walked(trees: Trees, columns: FloatArray) -> FloatArray:
 def _quadrature(features: int) -> FloatArray:
     """Nodes and weights, (2, K), for paths with up to so many distinct features."""
     return np.array(np.polynomial.legendre.leggauss(max((features + 1) // 2, 1))) * 0.5 + [[0.5], [0.0]]
+
+
+def _worth_a_table(background: int) -> int:
+    """The bits up to which tables that are made at each call cost less than going through the background's patterns.
+
+    Measured at windows of ten thousand rows: 11 bits at 100 background rows, 13 at 1,000, 15 at 10,000.
+    """
+    return 8 + background.bit_length() // 2
 
 
 def _plan(trees: Trees, background: Chunks, table_bytes: int, most: int) -> Tables:
