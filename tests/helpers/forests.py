@@ -102,6 +102,36 @@ def shapley(value: Callable[[frozenset[int]], np.ndarray], width: int) -> np.nda
     return phi
 
 
+def long_path(width: int) -> dict[str, np.ndarray]:
+    """1 where all features are under 0.8, else 0."""
+    inner = np.arange(width)
+    last = np.full(width + 1, -1)
+    return {
+        "feature": np.append(inner, last),
+        "threshold": np.full(2 * width + 1, 0.8),
+        "missing_left": np.zeros(2 * width + 1, bool),
+        "category": np.full(2 * width + 1, -1),
+        "left": np.append(inner + 1, last),
+        "right": np.append(2 * width - inner, last),
+        "cover": np.ones(2 * width + 1),
+        "value": (np.arange(2 * width + 1) == width)[:, None] * 1.0,
+    }
+
+
+def single_leaf_values(met: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Of a leaf of value 1 for rows that meet its conditions or not (n, d), against background rows (m, d)."""
+    exact = np.zeros(met.shape)
+    for i, row in enumerate(met):
+        for against in other[np.all(other | row, axis=1)]:
+            mine, theirs = row & ~against, against & ~row
+            x, y = int(mine.sum()), int(theirs.sum())
+            if x:
+                exact[i] += mine * factorial(x - 1) * factorial(y) / factorial(x + y) / len(other)
+            if y:
+                exact[i] -= theirs * factorial(x) * factorial(y - 1) / factorial(x + y) / len(other)
+    return exact
+
+
 def interactions(value: Callable[[frozenset[int]], np.ndarray], width: int) -> np.ndarray:
     """SHAP's interaction values by definition, (C, width, width)."""
     phi = shapley(value, width)

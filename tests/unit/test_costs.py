@@ -13,12 +13,15 @@ import xgboost
 from pydantic import ValidationError
 from sklearn.ensemble import ExtraTreesRegressor, RandomForestClassifier
 from sklearn.linear_model import LinearRegression
+from sklearn.tree import DecisionTreeRegressor
 
 from tree_models import NUMBERS, TARGETS
 from whydrift.pipelines.errors import ModelError
 from whydrift.pipelines.explainers.choose import choose
 from whydrift.pipelines.explainers.cost_table import SECONDS
 from whydrift.pipelines.explainers.costs import seconds, sizes
+from whydrift.pipelines.explainers.tree_blocks import MOST_BITS, lay_out
+from whydrift.pipelines.explainers.tree_paths import longest_path
 from whydrift.pipelines.explainers.trees import read_trees
 from whydrift.pipelines.sections import Explainer
 
@@ -115,14 +118,26 @@ def test_without_numba(monkeypatch, booster):
     assert take(forest, task="binary", method="permutation").name == "permutation"
 
 
-def test_paths_through_many_features_are_left_to_shap(monkeypatch):
+@pytest.mark.parametrize("usual", [1000, 10**6])
+def test_paths_through_many_features_are_the_kernels(usual):
     wide = pd.DataFrame(np.random.default_rng(0).normal(size=(400, 40)), columns=[f"f{i}" for i in range(40)])
     target = wide.to_numpy() @ np.arange(40)
     model = ExtraTreesRegressor(2, max_features=1, random_state=0).fit(wide, target)
+    forest = read_trees(model, "regression").forest()
+    assert longest_path(lay_out(forest))[0] > MOST_BITS
+    for size in (10, 300):
+        made = take(model, rows=wide, background=size, perturbation="interventional", usual=usual)
+        assert made.name == "trees:interventional"
+
+
+def test_paths_through_too_many_features_are_left_to_shap(monkeypatch):
+    """A chain: each split takes one row away."""
+    wide = pd.DataFrame(np.eye(71), columns=[f"f{i}" for i in range(71)])
+    model = DecisionTreeRegressor(random_state=0).fit(wide, np.arange(71.0))
     assert take(model, rows=wide, background=10, perturbation="interventional", usual=10**6).name == "shap:tree"
     assert take(model, rows=wide, usual=10**6).name == "trees:path_dependent"
     monkeypatch.setitem(sys.modules, "shap", None)
-    with pytest.raises(ModelError, match=r"shap is not installed.*more than"):
+    with pytest.raises(ModelError, match=r"shap is not installed.*more than 64 features"):
         take(model, rows=wide, background=10, perturbation="interventional", method="tree")
 
 

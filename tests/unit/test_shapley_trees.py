@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from math import factorial
 
 import numpy as np
 import pytest
@@ -17,13 +16,16 @@ from forests import (
     expected,
     interactions,
     join,
+    long_path,
     predict,
     random_forest,
     random_rows,
     read_sklearn,
     read_xgboost,
     shapley,
+    single_leaf_values,
 )
+from whydrift.pipelines.explainers import shapley_trees
 from whydrift.pipelines.explainers.forest import Forest
 from whydrift.pipelines.explainers.shapley_trees import ShapleyTrees
 
@@ -169,12 +171,11 @@ def test_trees_too_deep_for_tables_are_walked() -> None:
     np.testing.assert_allclose(trees.values(wide[:20]), theirs, rtol=0, atol=1e-9)
 
 
-def test_tables_beyond_all_bounds_are_refused() -> None:
-    background = np.zeros((3, 21))
-    with pytest.raises(ValueError, match="more than 20 features"):
-        ShapleyTrees.interventional(join([long_path(21)], np.zeros(1)), background)
-    with pytest.raises(ValueError, match="GiB of tables"):
-        ShapleyTrees.interventional(join([long_path(19) for _ in range(2000)], np.zeros(1)), background)
+def test_tables_beyond_all_bounds_are_refused(monkeypatch) -> None:
+    monkeypatch.setattr(shapley_trees, "_MOST_BYTES", 2**30)
+    deep = join([long_path(16) for _ in range(200)], np.zeros(1))
+    with pytest.raises(ValueError, match="take 1 GiB of tables"):
+        ShapleyTrees.interventional(deep, np.zeros((40_000, 16)))
 
 
 def test_patterns_of_more_than_two_bytes() -> None:
@@ -183,34 +184,9 @@ def test_patterns_of_more_than_two_bytes() -> None:
     explainer = ShapleyTrees.interventional(chain, wide[:7])
     walked, output = explainer.explain(wide[7:60])
     np.testing.assert_allclose(walked.sum(axis=2) + explainer.base, output, rtol=0, atol=1e-12)
-    met, other = wide[7:60] < 0.8, wide[:7] < 0.8
-    exact = np.zeros((53, 18))
-    for i, row in enumerate(met):
-        for against in other[np.all(other | row, axis=1)]:
-            mine, theirs = row & ~against, against & ~row
-            x, z = int(mine.sum()), int(theirs.sum())
-            if x:
-                exact[i] += mine * factorial(x - 1) * factorial(z) / factorial(x + z) / 7
-            if z:
-                exact[i] -= theirs * factorial(x) * factorial(z - 1) / factorial(x + z) / 7
+    exact = single_leaf_values(wide[7:60] < 0.8, wide[:7] < 0.8)
     assert np.abs(exact).max() > 0.01
     np.testing.assert_allclose(walked[:, 0], exact, rtol=0, atol=1e-12)
-
-
-def long_path(width: int) -> dict[str, np.ndarray]:
-    """1 where all features are under 0.8, else 0."""
-    inner = np.arange(width)
-    last = np.full(width + 1, -1)
-    return {
-        "feature": np.append(inner, last),
-        "threshold": np.full(2 * width + 1, 0.8),
-        "missing_left": np.zeros(2 * width + 1, bool),
-        "category": np.full(2 * width + 1, -1),
-        "left": np.append(inner + 1, last),
-        "right": np.append(2 * width - inner, last),
-        "cover": np.ones(2 * width + 1),
-        "value": (np.arange(2 * width + 1) == width)[:, None] * 1.0,
-    }
 
 
 def single_leaf() -> dict[str, np.ndarray]:

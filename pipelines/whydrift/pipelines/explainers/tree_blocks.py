@@ -320,10 +320,15 @@ def _write(trees: Trees, tops: IntArray, most: int) -> Blocks:
     return Blocks(owner, tops, bit, bits, literal, out, output[: out[-1]].copy())
 
 
-def find_blocks(trees: Trees, limit: int) -> Blocks | None:
+def find_blocks(trees: Trees, limit: int, most: int) -> tuple[Blocks, IntArray]:
     """Split trees into blocks with patterns of up to `limit` bits, or as many as single leaves need.
 
-    None if a path asks more than MOST_BITS distinct features.
+    Leaves whose paths ask more than `most` distinct features are in no block, and come beside them.
     """
-    tops = _tops(trees, _whole(trees, limit, MOST_BITS))
-    return None if (tops < 0).any() else _write(trees, tops, MOST_BITS)
+    tops = _tops(trees, _whole(trees, limit, most))
+    return _write(trees, tops[tops >= 0], most), -1 - tops[tops < 0]
+
+
+def leaf_blocks(trees: Trees, leaves: IntArray, most: int) -> Blocks:
+    """A block for each of some leaves, whose paths ask up to `most` distinct features."""
+    return _write(trees, leaves, most)

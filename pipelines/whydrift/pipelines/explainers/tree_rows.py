@@ -10,7 +10,7 @@ from whydrift.pipelines.explainers.forest import IntArray
 from whydrift.pipelines.explainers.protocol import FloatArray
 from whydrift.pipelines.explainers.tree_blocks import Blocks, ByteArray, Trees
 
-PatternArray = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
+PatternArray = npt.NDArray[np.uint16] | npt.NDArray[np.uint32] | npt.NDArray[np.int64]
 
 _SHORT = 16  # bits of a pattern that fit two bytes, which are read a fifth faster than four
 
@@ -114,6 +114,25 @@ def count_patterns(
             _find_patterns(trees, blocks, k, rows, decisions, decided, long)
             _count(long, weight, mine)
         seen += mine.size
+
+
+@kernel
+def find_missed(trees: Trees, leaves: Blocks, span: tuple[int, int], rows: FloatArray) -> IntArray:
+    """The features whose conditions R rows (q, R) do not meet at the L leaves of a span, (L, R): words of 64 bits."""
+    size, most = rows.shape[1], _most_asked(trees)
+    decisions, decided = np.empty((most, size), np.uint8), np.zeros(most, np.uint8)
+    missed = np.empty((span[1] - span[0], size), np.int64)
+    for k in range(span[0], span[1]):
+        if k > span[0] and leaves.tree[k] != leaves.tree[k - 1]:
+            _forget(decided)
+        mine = missed[k - span[0]]
+        _find_patterns(trees, leaves, k, rows, decisions, decided, mine)
+        full = 0
+        for j in range(leaves.bit[k + 1] - leaves.bit[k]):
+            full |= 1 << j
+        for r in range(size):
+            mine[r] ^= full
+    return missed
 
 
 @kernel
