@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 import catboost
 import lightgbm
@@ -20,10 +21,15 @@ from whydrift.pipelines.errors import ModelError
 from whydrift.pipelines.explainers.choose import choose
 from whydrift.pipelines.explainers.cost_table import SECONDS
 from whydrift.pipelines.explainers.costs import seconds, sizes
+from whydrift.pipelines.explainers.shapley_trees import ShapleyTrees
 from whydrift.pipelines.explainers.tree_blocks import MOST_BITS, lay_out
 from whydrift.pipelines.explainers.tree_paths import longest_path
 from whydrift.pipelines.explainers.trees import read_trees
 from whydrift.pipelines.sections import Explainer
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", r"The set_\w+ function", PendingDeprecationWarning)
+    import shap
 
 FULL = NUMBERS.fillna(0)
 
@@ -165,3 +171,40 @@ def test_large_backgrounds_are_for_interventional_trees(given, right):
     else:
         with pytest.raises(ValidationError, match="background_rows"):
             Explainer(**given)
+
+
+class Shifted(ExtraTreesRegressor):
+    """Predicts something else than its trees."""
+
+    def predict(self, rows):
+        return super().predict(rows) + 1
+
+
+@pytest.fixture
+def backgrounds(monkeypatch):
+    """The sizes of the backgrounds that tables are made for; none are kept."""
+    sizes_, make = [], ShapleyTrees.interventional
+
+    def none_kept(forest, background):
+        sizes_.append(len(background))
+        return make(forest, background, table_bytes=0)
+
+    monkeypatch.setattr(ShapleyTrees, "interventional", none_kept)
+    return sizes_
+
+
+def test_tables_that_are_made_at_each_call_are_tried_against_few_background_rows(backgrounds):
+    model = ExtraTreesRegressor(20, max_depth=6, random_state=0).fit(FULL, TARGETS["regression"])
+    asked = {"method": "tree", "rows": FULL, "background": 300, "perturbation": "interventional"}
+    found = take(model, **asked).explain(FULL[:50])
+    assert backgrounds == [300, 100]
+    expected = shap.TreeExplainer(model, shap.maskers.Independent(FULL[:300], max_samples=300))(FULL[:50])
+    np.testing.assert_allclose(found.values, expected.values, atol=1e-7)
+    assert found.base == pytest.approx(model.predict(FULL[:300]).mean())
+
+
+def test_such_a_trial_still_finds_out_that_the_model_predicts_something_else(backgrounds):
+    model = Shifted(5, max_depth=4, random_state=0).fit(FULL, TARGETS["regression"])
+    with pytest.raises(ModelError, match="trees:interventional miss the model's output by up to 1"):
+        take(model, method="tree", rows=FULL, background=300, perturbation="interventional")
+    assert backgrounds[:2] == [300, 100]

@@ -89,7 +89,8 @@ class Case:
 class Candidate:
     """An explainer that may fit: its name, what it is estimated to cost, how it is made, and whose versions matter.
 
-    Its attributions are to add up within `tolerance` of the largest output.
+    Its attributions are to add up within `tolerance` of the largest output. Where a call takes long however few rows it
+    has, `trial` gives what is tried in its place.
     """
 
     name: str
@@ -98,3 +99,4 @@ class Candidate:
     libraries: tuple[str, ...]
     uses_background: bool
     tolerance: float = TOLERANCE
+    trial: Callable[[Core], Core] | None = None

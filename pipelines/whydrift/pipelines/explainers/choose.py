@@ -63,7 +63,7 @@ class EncodedExplainer:
     columns: Columns
     encoding: Encoding
     parameters: Mapping[str, str]
-    base: float | tuple[float, ...] = np.nan
+    base: float | tuple[float, ...] = np.nan  # of the trial; what an empty batch is answered with
     tolerance: float = EXACT  # relative to the output, within which its attributions add up
 
     @property
@@ -130,7 +130,9 @@ def choose(  # noqa: PLR0913  all by keyword
             try:
                 explainer = _explainer(case, candidate)
                 _check_space(explainer, space)
-                return _checked(explainer, predict, background.head(_TRIED))
+                core = candidate.trial(explainer.core) if candidate.trial else explainer.core
+                base = _try(replace(explainer, core=core), predict, background.head(_TRIED))
+                return replace(explainer, base=base)
             except UnsuitedError as error:
                 why_not.append(str(error))
     if method != "auto" and method not in SAMPLERS:
@@ -241,8 +243,8 @@ def _versions(*modules: str) -> dict[str, str]:
     return {name: str(import_module(name).__version__) for name in modules}
 
 
-def _checked(explainer: EncodedExplainer, predict: Predict, background: pd.DataFrame) -> EncodedExplainer:
-    """The explainer, if it is right about the background.
+def _try(explainer: EncodedExplainer, predict: Predict, background: pd.DataFrame) -> float | tuple[float, ...]:
+    """The explainer's base, if it is right about the background.
 
     Raises:
         UnsuitedError: it is not, e.g. of a class that changes what its base class predicts.
@@ -259,4 +261,4 @@ def _checked(explainer: EncodedExplainer, predict: Predict, background: pd.DataF
     gap = float(np.abs(answers(output, explainer.link) - predict(explainer.columns.frame(background))).max())
     if not gap <= EXACT * scale:
         raise UnsuitedError(f"what {explainer.name} explains differs from the model's predictions by up to {gap:.2g}")
-    return replace(explainer, base=explanation.base)
+    return explanation.base

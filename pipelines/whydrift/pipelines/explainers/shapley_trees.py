@@ -83,6 +83,11 @@ class ShapleyTrees:
     tables: Tables | None
     long_paths: LongPaths | None
 
+    @property
+    def made_at_each_call(self) -> bool:
+        """Whether the tables are too large to be kept."""
+        return self.tables is not None and self.tables.kept is None
+
     @classmethod
     def path_dependent(cls, forest: Forest, threads: int | None = None, table_bytes: int = _BYTES) -> ShapleyTrees:
         """Absent features are averaged over by the cover of the nodes that ask them, for trees of any depth.

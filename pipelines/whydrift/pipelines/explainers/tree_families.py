@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 
 from whydrift.pipelines.errors import ModelError
@@ -9,6 +10,8 @@ from whydrift.pipelines.explainers.case import Candidate, Case, Core
 from whydrift.pipelines.explainers.protocol import UnsuitedError
 from whydrift.pipelines.explainers.shap_trees import ShapTrees
 from whydrift.pipelines.explainers.trees import ForestTrees, NativeTrees, library, read_library
+
+_FEW = 100  # background rows
 
 
 def native(case: Case) -> Candidate:
@@ -49,8 +52,16 @@ def shapley(case: Case) -> Candidate:
             raise UnsuitedError(str(error)) from error
         return ForestTrees(trees, link, values)
 
+    def trial(core: Core) -> Core:
+        """Tables that are made at each call are made for a few background rows; what is tried is how trees are read."""
+        from whydrift.pipelines.explainers.shapley_trees import ShapleyTrees
+
+        if not (isinstance(core, ForestTrees) and core.shapley.made_at_each_call):
+            return core
+        return replace(core, shapley=ShapleyTrees.interventional(forest, case.encoded[:_FEW]))
+
     libraries = (_module(case.encoding.estimator), "numba")
-    return Candidate(name, case.seconds(name), make, libraries, uses_background=case.interventional)
+    return Candidate(name, case.seconds(name), make, libraries, uses_background=case.interventional, trial=trial)
 
 
 def shap(case: Case) -> Candidate:

@@ -102,6 +102,10 @@ class Shapley(Protocol):
     def base(self) -> FloatArray:
         """(C,)."""
 
+    @property
+    def made_at_each_call(self) -> bool:
+        """Whether each call to `values` makes what the values are looked up in, which takes long for few rows."""
+
     def values(self, rows: FloatArray) -> FloatArray:
         """Of rows (n, q): (n, q), or (n, C, q) where C > 1."""
 
