@@ -62,9 +62,11 @@ class LinearModel:
             x = values[part]
             x[:] = rows[part].reshape(len(x), *(1 for _ in heads), -1)  # the same row for each class
             output[part] = np.einsum("...j,...j->...", self.weights, x) + self.intercept
+            if not np.isfinite(output[part]).all() and not np.isfinite(x).all():
+                raise ValueError(
+                    "a linear model takes no missing or infinite values; impute them in the model's pipeline"
+                )
             x -= self.means
             x *= self.weights
-        if not np.isfinite(output).all() and not np.isfinite(rows).all():
-            raise ValueError("a linear model takes no missing or infinite values; impute them in the model's pipeline")
         base = self.intercept + np.sum(self.weights * self.means, axis=-1)
         return Explanation(values, as_base(base), output)
