@@ -39,8 +39,13 @@ def test_numbers_are_doubles_column_by_column_in_memory(given):
     pd.testing.assert_frame_equal(given, before)
 
 
-def test_doubles_are_not_copied():
-    assert np.shares_memory(COLUMNS.frame(NUMBERS).to_numpy(), NUMBERS.to_numpy())
+def test_a_model_may_write_to_what_it_is_given():
+    given = NUMBERS.copy()
+    frame = COLUMNS.frame(given)
+    frame.loc[0, "a"] = 7.0
+    frame["b"] = frame["b"].fillna(0)
+    assert frame.loc[0, "a"] == 7.0
+    pd.testing.assert_frame_equal(given, NUMBERS)
 
 
 def test_text_stays_text_beside_numbers():

@@ -47,7 +47,7 @@ class Columns:
             _require(features, names)
             chosen = features[names]
         if self.numeric.issuperset(names) and all(map(_plain, set(chosen.dtypes))):
-            doubles = np.asfortranarray(chosen.to_numpy(np.float64))  # by column as below, without a copy where it can
+            doubles = np.array(chosen.to_numpy(np.float64), order="F")  # by column as below; models may write to theirs
             return pd.DataFrame(doubles, columns=chosen.columns, copy=False)
         return pd.DataFrame({name: self._column(chosen[name]) for name in names})
 

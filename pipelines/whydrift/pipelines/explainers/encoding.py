@@ -105,7 +105,7 @@ def as_input(model: Any, frame: pd.DataFrame) -> Any:
     names = input_names(model)
     if names is not None:
         if frame.columns.tolist() == list(names):
-            return frame
+            return frame.copy(deep=False)  # the model's to write to
         return frame.iloc[:, [_position(list(frame.columns), name) for name in names]]
     return frame.to_numpy() if hasattr(model, "n_features_in_") else frame
 
