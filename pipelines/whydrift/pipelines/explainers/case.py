@@ -90,7 +90,7 @@ class Candidate:
     """An explainer that may fit: its name, what it is estimated to cost, how it is made, and whose versions matter.
 
     Its attributions are to add up within `tolerance` of the largest output. Where a call takes long however few rows it
-    has, `trial` gives what is tried in its place.
+    has, `trial` gives what is tried in its place. `encoding` makes its rows, where that is not the case's own.
     """
 
     name: str
@@ -100,3 +100,4 @@ class Candidate:
     uses_background: bool
     tolerance: float = TOLERANCE
     trial: Callable[[Core], Core] | None = None
+    encoding: Encoding | None = None

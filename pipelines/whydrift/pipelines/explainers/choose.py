@@ -32,6 +32,7 @@ from whydrift.pipelines.explainers.linear import LinearModel
 from whydrift.pipelines.explainers.permutation import PermutationExplainer
 from whydrift.pipelines.explainers.prediction import Predict, Predictor, predictor
 from whydrift.pipelines.explainers.protocol import Explainer, Explanation, Link, Space, Task, UnsuitedError, answers
+from whydrift.pipelines.explainers.scaling import Scaling
 from whydrift.pipelines.explainers.tree_families import native, shap, shapley
 from whydrift.pipelines.explainers.trees import refusals
 
@@ -188,9 +189,11 @@ def _candidates(case: Case, method: Method, why_not: list[str]) -> list[Candidat
 
 
 def _linear(case: Case) -> Candidate:
-    encoded = case.encoding.encode(case.frame)
-    core = LinearModel.of(case.encoding.estimator, case.task, encoded)
-    return Candidate("linear", 0, lambda: core, ("sklearn",), uses_background=True)
+    encoding, scaling = case.encoding, None
+    if encoding.steps is not None and (scaling := Scaling.of(encoding.steps)) is not None:
+        encoding = replace(encoding, estimator=case.model, steps=None)  # which as a whole is linear in its features
+    core = LinearModel.of(case.encoding.estimator, case.task, encoding.encode(case.frame), scaling)
+    return Candidate("linear", 0, lambda: core, ("sklearn",), uses_background=True, encoding=encoding)
 
 
 def _additive(case: Case) -> Candidate:
@@ -236,7 +239,8 @@ def _explainer(case: Case, candidate: Candidate) -> EncodedExplainer:
     parameters = _versions(*candidate.libraries)
     if candidate.uses_background:
         parameters["background"] = digest(case.frame)
-    return EncodedExplainer(candidate.name, core, case.columns, case.encoding, parameters, tolerance=tolerance)
+    encoding = candidate.encoding or case.encoding
+    return EncodedExplainer(candidate.name, core, case.columns, encoding, parameters, tolerance=tolerance)
 
 
 def _versions(*modules: str) -> dict[str, str]:
