@@ -73,11 +73,11 @@ def draw(rows: int, features: int, slices: int) -> tuple[Explained, Layout]:
     layout = Layout(
         task="binary",
         link="logit",
-        scale=2.0,
+        scale=1.9,
         loss_scale=1.0,
         features=tuple(fit_bins(name, frame[name].iloc[head]) for name in names),
         attributions=tuple(
-            fit_attribution_bins(name, values[head, j].astype(np.float64) / 2) for j, name in enumerate(names)
+            fit_attribution_bins(name, values[head, j].astype(np.float64) / 1.9) for j, name in enumerate(names)
         ),
         slices=tuple(names[: -(-slices // VALUES)]),
         groups=(Group("three", tuple(names[-3:])),),

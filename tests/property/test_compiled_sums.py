@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from whydrift.monitors import row_sums, sum_arrays, sum_kernels
 from whydrift.monitors.binning import GRAIN, MISSING, FeatureBins, assign
-from whydrift.monitors.cell_index import columns, index_cells, place
+from whydrift.monitors.cell_index import columns, index_cells, place, raw_thresholds
 from whydrift.monitors.class_sums import summarise_classes, summarise_explained_classes, summarise_logged_classes
 from whydrift.monitors.confusion import Fairness, FairnessColumn
 from whydrift.monitors.explained_sums import summarise, summarise_explained
 from whydrift.monitors.summary import ClassCells, Explained, Group, Layout, Logged, merge, summarise_logged
-from whydrift.monitors.summary_terms import CHUNK, LIMIT
+from whydrift.monitors.summary_terms import CHUNK, LIMIT, held
 
 FEATURES = (
     FeatureBins("x", edges=(-1.0, 0.0, 0.1, 0.5, 1.0)),
@@ -145,6 +145,26 @@ def test_single_precision_meets_an_edge_that_it_cannot_hold():
         for kernels in (sum_arrays, sum_kernels):
             at = place(index, [x], slice(0, 1), kernels)[0]
             assert index.codes[at] == assign(bins, pd.Series(x)) == int(float(x[0]) >= edge)
+
+
+POSITIVE = st.floats(1e-30, 1e30, allow_subnormal=False)
+THRESHOLDS = st.one_of(
+    st.floats(-3, 3), st.floats(-2 * LIMIT, 2 * LIMIT), st.sampled_from([0.0, LIMIT, -LIMIT, 5e-324])
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(THRESHOLDS, POSITIVE, DTYPES)
+def test_an_attribution_reaches_a_threshold_from_its_raw_threshold_on(threshold, unit, dtype):
+    raw = raw_thresholds(np.array([threshold, np.nan]), unit, np.dtype(dtype))
+    assert raw.dtype == dtype
+    assert np.isnan(raw[1])
+    infinity = dtype(np.inf)
+    if threshold > LIMIT:  # which is more than anything is held at
+        assert np.isnan(raw[0])
+    else:
+        assert held(raw[:1], unit)[0] >= threshold
+        assert raw[0] == -infinity or held(np.nextafter(raw[:1], -infinity), unit)[0] < threshold
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

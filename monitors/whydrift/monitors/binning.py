@@ -112,8 +112,9 @@ def texts(values: pd.Series[Any]) -> pa.Array | pa.ChunkedArray:
 def assign_texts(bins: FeatureBins, values: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """As `assign`, of `texts`."""
     known = pc.index_in(values, value_set=pa.array(bins.categories, values.type))
-    cell = pc.if_else(pc.is_null(values), MISSING, pc.fill_null(known, UNSEEN))
-    return np.asarray(cell.to_numpy(), dtype=np.int64)
+    if known.null_count:
+        known = pc.if_else(pc.is_null(values), MISSING, pc.fill_null(known, UNSEEN))
+    return np.asarray(known.to_numpy(), dtype=np.int64)
 
 
 def slice_names(bins: FeatureBins) -> list[str]:

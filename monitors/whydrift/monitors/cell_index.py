@@ -29,6 +29,7 @@ from whydrift.monitors.binning import (
     texts,
 )
 from whydrift.monitors.sum_arrays import Kernels, Places
+from whydrift.monitors.summary_terms import LIMIT, held
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -100,6 +101,48 @@ def _single(thresholds: FloatArray) -> npt.NDArray[np.float32]:
     with np.errstate(over="ignore"):
         single = thresholds.astype(np.float32)
     return np.where(single < thresholds, np.nextafter(single, np.float32(inf)), single)
+
+
+def raw_thresholds(thresholds: FloatArray, unit: float, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """The smallest numbers of a type that reach the thresholds once they are held in units; NaN where none does.
+
+    The quotient is rounded, so that a number below may well give the threshold itself. Numbers are searched by their
+    rank, from near where they should be.
+    """
+    attained = thresholds <= LIMIT  # others are NaN, or more than anything is held at
+    wanted = thresholds[attained]
+    with np.errstate(over="ignore"):
+        low = high = _rank((wanted * unit).astype(dtype))
+    last = _rank(np.array([inf], dtype))[0]
+
+    def reached(rank: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+        return held(_of_rank(rank, dtype), unit) >= wanted
+
+    step = 1
+    while (below := reached(low) & (low > -last)).any():
+        low = np.where(below, np.maximum(low, step - last) - step, low)
+        step *= 2
+    step = 1
+    while (above := ~reached(high)).any():
+        high = np.where(above, np.minimum(high, last - step) + step, high)
+        step *= 2
+    while (low < high - 1).any():
+        middle = (low >> 1) + (high >> 1) + (low & high & 1)
+        low, high = np.where(reached(middle), low, middle), np.where(reached(middle), middle, high)
+    found = np.full(thresholds.shape, np.nan, dtype)
+    found[attained] = _of_rank(np.where(reached(low), low, high), dtype)
+    return found
+
+
+def _rank(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Integers in the numbers' order, one for each number of the type: 0 for zero, negative below it."""
+    bits: npt.NDArray[Any] = np.abs(numbers).view(f"i{numbers.itemsize}")
+    return np.where(numbers < 0, -bits, bits)
+
+
+def _of_rank(rank: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    numbers: npt.NDArray[Any] = np.abs(rank).view(dtype)
+    return np.where(rank < 0, -numbers, numbers)
 
 
 def columns(features: pd.DataFrame, index: CellIndex) -> list[Column]:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from whydrift.monitors import sum_arrays
 from whydrift.monitors.binning import FeatureBins, slice_names
-from whydrift.monitors.cell_index import CellIndex, Column, columns, frozen, index_cells, place
+from whydrift.monitors.cell_index import CellIndex, Column, columns, frozen, index_cells, place, raw_thresholds
 from whydrift.monitors.sum_arrays import STATS, Attributed, ByRow, Kernels
 from whydrift.monitors.summary_terms import CHUNK, NO_CELL, Rows, Weight, held, weigh
 
@@ -138,7 +138,8 @@ def _nothing(head: Head, own: CellIndex, cells: int) -> Attributed:
     members = np.array([j for group in head.groups for j in group], dtype=np.int64)
     bounds = np.concatenate([[0], np.cumsum([len(group) for group in head.groups])]).astype(np.int64)
     of_own = np.zeros((len(own.codes), 2), dtype=np.int64)
-    return Attributed(own.thresholds, own.thresholds32, own.starts, members, bounds, zeros[0], zeros[1], of_own)
+    raw = raw_thresholds(own.thresholds, head.unit, head.values.dtype)
+    return Attributed(own.thresholds, raw, own.starts, members, bounds, zeros[0], zeros[1], of_own)
 
 
 def _reduce(task: _Task, kernels: Kernels, parts: list[slice]) -> tuple[_Sums, list[Rows]]:

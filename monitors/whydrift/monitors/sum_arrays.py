@@ -25,12 +25,13 @@ THREADS = 1  # numpy holds the interpreter's lock while it counts
 class Attributed(NamedTuple):
     """What is made of the attributions to one output: `thresholds` and `starts` are those of their own cells.
 
+    `raw` (p, t) are the smallest attributions, before they are put in units, that reach the thresholds, in their dtype.
     The members of group g are `members[bounds[g] : bounds[g + 1]]`. Sums: `high` and `low` (K, 4) by cell of the
     feature, in the order of `STATS`, and `own` (K', 2), high and low, the weight by cell of the attribution.
     """
 
     thresholds: FloatArray
-    thresholds32: npt.NDArray[np.float32]
+    raw: npt.NDArray[Any]
     starts: IntArray
     members: IntArray
     bounds: IntArray

@@ -24,7 +24,8 @@ _ONE = 2.0**BITS
 _SHIFT = 1.5 * 2.0**52
 _SHIFT_BITS = int(np.float64(_SHIFT).view(np.int64))
 _MASK = (1 << BITS) - 1
-_SMALL = 2**46  # the low limb holds the sum of a part's terms below it: 2**46 * CHUNK < 2**63
+_SMALL = 2**46  # the sum of a part's terms below it fits: 2**46 * CHUNK < 2**63
+_LIGHT = 2.0**14  # _SMALL in units
 
 
 @kernel
@@ -106,29 +107,28 @@ def add_attributions(
     values: npt.NDArray[Any], unit: float, weight: Weight, places: Places, to: Attributed, rows: ByRow
 ) -> None:
     """See `sum_arrays.Kernels`."""
-    z = np.empty((values.shape[1], _BLOCK + _PAD))
-    few, own = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.uint32)
+    features = values.shape[1]
+    raw, z = np.empty((features, _BLOCK + _PAD), values.dtype), np.empty((features, _BLOCK + _PAD))
+    scaled, own = np.empty(_BLOCK), np.empty(_BLOCK, np.uint32)
     fixed = np.empty((4, _BLOCK + _PAD), np.int64)
-    reached = np.zeros(to.thresholds.shape, np.int64)  # by threshold, the rows that are not below it
+    reached = np.zeros(to.raw.shape, np.int64)  # by threshold, the rows that are not below it
     for begin in range(0, values.shape[0], _BLOCK):
         end = min(begin + _BLOCK, values.shape[0])
-        total, single, mine = rows.total[begin:end], few[: end - begin], own[: end - begin]
-        _hold(values[begin:end], unit, z, total, rows.explained[begin:end])
+        total, mine, w = rows.total[begin:end], own[: end - begin], weight.held[begin:end]
+        _hold(values[begin:end], unit, raw, z, total, rows.explained[begin:end])
         _add_groups(z, to.members, to.bounds, rows.grouped[:, begin:end])
-        w = weight.held[begin:end]
-        for j in range(values.shape[1]):
-            phi = z[j, : end - begin]
-            _add_terms(w, phi, total, fixed, places[j, begin:end], to)
-            exact = _cast(phi, single)  # then comparing is twice as fast
-            if weight.ones and exact:
-                _count_rows(single, to.thresholds32[j], reached[j])
-            elif weight.ones:
-                _count_rows(phi, to.thresholds[j], reached[j])
-            elif exact:
-                _count_reached(single, to.thresholds32[j], to.starts[j], to.starts[j + 1] - 1, mine)
+        light = _scale(w, scaled)
+        for j in range(features):
+            phi, at = z[j, : end - begin], places[j, begin:end]
+            if light and 0 <= _fix_small(scaled, phi, total, fixed) < _SMALL:
+                _add_small(fixed, at, to.low)
             else:
-                _count_reached(phi, to.thresholds[j], to.starts[j], to.starts[j + 1] - 1, mine)
-            if not weight.ones:
+                _add_terms(w, phi, total, at, to.high, to.low)
+            number = raw[j, : end - begin]
+            if weight.ones:
+                _count_rows(number, to.raw[j], reached[j])
+            else:
+                _count_reached(number, to.raw[j], to.starts[j], to.starts[j + 1] - 1, mine)
                 _add_weights(mine, weight.high[begin:end], weight.low[begin:end], to.own)
     if weight.ones:
         _count_cells(reached, values.shape[0], to.starts, to.own)
@@ -136,32 +136,38 @@ def add_attributions(
 
 
 @kernel
-def _hold(values: npt.NDArray[Any], unit: float, z: FloatArray, total: FloatArray, explained: FloatArray) -> None:
-    """As `summary_terms.held`, by column, and what a row's add up to."""
+def _hold(
+    values: npt.NDArray[Any],
+    unit: float,
+    raw: npt.NDArray[Any],
+    z: FloatArray,
+    total: FloatArray,
+    explained: FloatArray,
+) -> None:
+    """By column, as they are and as `summary_terms.held`, and what a row's add up to."""
     rows, features = values.shape
     for i in range(rows):
         for j in range(features):
-            z[j, i] = values[i, j]
+            raw[j, i] = values[i, j]
     limit = LIMIT * unit
     total[:] = 0.0
     for j in range(features):
-        column = z[j, :rows]
+        number, column = raw[j, :rows], z[j, :rows]
         for i in range(rows):
-            phi = max(min(column[i], limit), -limit) / unit
+            phi = max(min(np.float64(number[i]), limit), -limit) / unit
             column[i] = phi
             total[i] += abs(phi)
             explained[i] += phi
 
 
 @kernel
-def _cast(phi: FloatArray, single: npt.NDArray[np.float32]) -> bool:
-    """In single precision; returns whether that loses nothing."""
-    lost = np.uint32(0)
-    for i in range(phi.size):
-        few = np.float32(phi[i])
-        single[i] = few
-        lost = np.uint32(lost + np.uint32(np.float64(few) != phi[i]))  # as narrow as the numbers, else not in vectors
-    return bool(lost == 0)
+def _scale(w: FloatArray, scaled: FloatArray) -> bool:
+    """The weights times 2**32; returns whether they are such that `_fix_small` is right."""
+    light = np.uint64(1)
+    for i in range(w.size):
+        scaled[i] = w[i] * _ONE
+        light &= np.uint64(w[i] >= 0.0) & np.uint64(w[i] <= _LIGHT)
+    return bool(light)
 
 
 @kernel
@@ -178,6 +184,8 @@ def _count_rows(x: npt.NDArray[Any], thresholds: npt.NDArray[Any], reached: IntA
         threshold, count = thresholds[k], np.uint32(0)
         for i in range(x.size):
             count = np.uint32(count + np.uint32(x[i] >= threshold))
+        if count == 0:
+            break  # nor do they reach a larger one
         reached[k] += count
 
 
@@ -204,51 +212,30 @@ def _add_groups(z: FloatArray, members: IntArray, bounds: IntArray, grouped: Flo
 
 
 @kernel
-def _add_terms(w: FloatArray, phi: FloatArray, total: FloatArray, fixed: IntArray, at: Places, to: Attributed) -> None:
-    if 0 <= _fix_small(w, phi, total, fixed) < _SMALL:
-        _add_small(fixed, at, to.low)
-    else:
-        _fix_terms(w, phi, total, fixed)
-        _add_limbs(fixed, at, to.high, to.low)
+def _fix_small(scaled: FloatArray, phi: FloatArray, total: FloatArray, fixed: IntArray) -> np.int64:
+    """`sum_arrays.attribution_terms` as integers, (4, n).
 
-
-@kernel
-def _fix_small(w: FloatArray, phi: FloatArray, total: FloatArray, fixed: IntArray) -> np.int64:
-    """`sum_arrays.attribution_terms` as integers, (4, n); right if what is returned is neither below 0 nor `_SMALL`.
-
-    A double between 2**52 and 2**53 has no fraction, so adding `_SHIFT` rounds to an integer, half to even as rint
-    does, and leaves it in the low bits: instructions that every processor has for many numbers at a time, which of
-    conversions to integers few have. Terms of more than 2**51, and what is no number, give bits beyond `_SMALL`.
+    Right if what is returned is neither below 0 nor `_SMALL`, and no weight below 0 or above `_LIGHT`: a cross is no
+    smaller than the square, and a value larger than both only where it is smaller than the weight.
     """
     bits = np.int64(0)
     for i in range(phi.size):
-        size = abs(phi[i])
-        value, square = _shift(w[i] * phi[i]), _shift(w[i] * phi[i] * phi[i])
-        absolute, cross = _shift(w[i] * size), _shift(w[i] * size * total[i])
-        fixed[0, i], fixed[1, i], fixed[2, i], fixed[3, i] = value, square, absolute, cross
-        bits |= square | absolute | cross  # the value is as large as its size
+        term = scaled[i] * phi[i]
+        value, cross = _shift(term), _shift(abs(term) * total[i])
+        fixed[0, i], fixed[1, i], fixed[2, i], fixed[3, i] = value, _shift(term * phi[i]), abs(value), cross
+        bits |= cross
     return bits
 
 
 @kernel
 def _shift(term: float) -> np.int64:
-    return np.float64(term * _ONE + _SHIFT).view(np.int64) - _SHIFT_BITS
+    """The nearest integer, of terms between -2**51 and 2**51; of others, and of what is no number, one beyond `_SMALL`.
 
-
-@kernel
-def _fix_terms(w: FloatArray, phi: FloatArray, total: FloatArray, fixed: IntArray) -> None:
-    """The same of any terms."""
-    for i in range(phi.size):
-        size = abs(phi[i])
-        fixed[0, i] = _fix(w[i] * phi[i])
-        fixed[1, i] = _fix(w[i] * phi[i] * phi[i])
-        fixed[2, i] = _fix(w[i] * size)
-        fixed[3, i] = _fix(w[i] * size * total[i])
-
-
-@kernel
-def _fix(term: float) -> np.int64:
-    return np.int64(np.rint(max(min(term, LIMIT), -LIMIT) * _ONE))
+    A double between 2**52 and 2**53 has no fraction, so adding `_SHIFT` rounds to an integer, half to even as rint
+    does, and leaves it in the low bits: instructions that every processor has for many numbers at a time, which of
+    conversions to integers few have.
+    """
+    return np.float64(term + _SHIFT).view(np.int64) - _SHIFT_BITS
 
 
 @kernel
@@ -260,12 +247,22 @@ def _add_small(fixed: IntArray, places: Places, low: IntArray) -> None:
 
 
 @kernel
-def _add_limbs(fixed: IntArray, places: Places, high: IntArray, low: IntArray) -> None:
+def _add_terms(
+    w: FloatArray, phi: FloatArray, total: FloatArray, places: Places, high: IntArray, low: IntArray
+) -> None:
+    """The same of any terms."""
     for i in range(places.size):
-        at = places[i]
+        at, size = places[i], abs(phi[i])
+        terms = w[i] * phi[i], w[i] * phi[i] * phi[i], w[i] * size, w[i] * size * total[i]
         for k in range(4):
-            high[at, k] += fixed[k, i] >> BITS
-            low[at, k] += fixed[k, i] & _MASK
+            fixed = _fix(terms[k])
+            high[at, k] += fixed >> BITS
+            low[at, k] += fixed & _MASK
+
+
+@kernel
+def _fix(term: float) -> np.int64:
+    return np.int64(np.rint(max(min(term, LIMIT), -LIMIT) * _ONE))
 
 
 @kernel
