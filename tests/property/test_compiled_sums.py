@@ -17,7 +17,7 @@ from whydrift.monitors.class_sums import summarise_classes, summarise_explained_
 from whydrift.monitors.confusion import Fairness, FairnessColumn
 from whydrift.monitors.explained_sums import summarise, summarise_explained
 from whydrift.monitors.summary import ClassCells, Explained, Group, Layout, Logged, merge, summarise_logged
-from whydrift.monitors.summary_terms import CHUNK, LIMIT, held
+from whydrift.monitors.summary_terms import BITS, CHUNK, LIMIT, NO_CELL, held
 
 FEATURES = (
     FeatureBins("x", edges=(-1.0, 0.0, 0.1, 0.5, 1.0)),
@@ -145,6 +145,19 @@ def test_single_precision_meets_an_edge_that_it_cannot_hold():
         for kernels in (sum_arrays, sum_kernels):
             at = place(index, [x], slice(0, 1), kernels)[0]
             assert index.codes[at] == assign(bins, pd.Series(x)) == int(float(x[0]) >= edge)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 1100), st.sampled_from([0.0, 0.01, 0.5]), st.booleans())
+def test_terms_add_up_to_the_same_sums(seed, rows, odd, by_cell):
+    rng = np.random.default_rng(seed)
+    scale = rng.choice([1e-9, 1.0, 2.0**13, 2.0**20])
+    terms = np.where(rng.random(rows) < odd, rng.choice(EDGES, rows), scale * rng.normal(size=rows))
+    cells = rng.integers(NO_CELL, 7, rows) if by_cell else None
+    high, low = sum_kernels.add_terms(terms, cells)
+    expected = sum_arrays.add_terms(terms, cells)
+    np.testing.assert_array_equal(high + (low >> BITS), expected[0] + (expected[1] >> BITS))
+    np.testing.assert_array_equal(low % 2**BITS, expected[1] % 2**BITS)
 
 
 POSITIVE = st.floats(1e-30, 1e30, allow_subnormal=False)

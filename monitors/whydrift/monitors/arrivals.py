@@ -26,7 +26,7 @@ import pandas as pd
 from whydrift.monitors.calibration import MESH
 from whydrift.monitors.dense import dense
 from whydrift.monitors.summary import Layout, WindowSummary, collect, merge
-from whydrift.monitors.summary_terms import CHUNK, Rows, held, mesh_terms, term
+from whydrift.monitors.summary_terms import CHUNK, Rows, Terms, held, mesh_terms, term
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -111,7 +111,7 @@ def _delay_terms(cohort: str, batch: Arrived, layout: Layout) -> Iterator[Rows]:
         yield term("delay", "weight", w[own], slice_=cohort, name=name, cells=batch.age[own])
 
 
-def _mesh_terms(cohort: str, batch: Arrived, layout: Layout) -> Iterator[Rows]:
+def _mesh_terms(cohort: str, batch: Arrived, layout: Layout) -> Iterator[Terms]:
     if layout.task != "binary":
         return
     w = held(batch.weight, 1.0)
@@ -135,9 +135,9 @@ def _counts(cohort: str, name: str, w: FloatArray) -> Iterator[Rows]:
         yield term("arrival", stat, terms, slice_=cohort, name=name)
 
 
-def _mesh(cohort: str, name: str, p: FloatArray, w: FloatArray) -> Iterator[Rows]:
+def _mesh(cohort: str, name: str, p: FloatArray, w: FloatArray) -> Iterator[Terms]:
     for rows in mesh_terms("label_mesh", "weight", p, w):
-        yield replace(rows, slices=(cohort,), names=(name,))
+        yield replace(rows, slice_=cohort, name=name)
 
 
 def read_cohorts(frame: pd.DataFrame) -> list[Cohort]:

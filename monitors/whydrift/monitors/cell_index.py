@@ -168,12 +168,12 @@ def place(index: CellIndex, values: list[Column], part: slice, kernels: Kernels)
             thresholds = index.thresholds32 if numbers.dtype == np.float32 else index.thresholds
             kernels.find_places(numbers, thresholds[j], start, int(missing[j]), places[j])
         else:
-            by_cell = np.arange(start, start + len(bins.categories) - UNSEEN, dtype=np.uint32)  # codes are negative
-            by_cell[[UNSEEN, MISSING]] = missing[j] - 1, missing[j]
             cells = (
                 assign(bins, column.iloc[part]) if isinstance(column, pd.Series) else assign_texts(bins, column[part])
             )
-            by_cell.take(cells, out=places[j], mode="wrap")
+            np.add(cells, start, out=places[j], casting="unsafe")
+            if cells.min(initial=0) < 0:
+                places[j][cells == UNSEEN], places[j][cells == MISSING] = missing[j] - 1, missing[j]
     return places
 
 

@@ -54,7 +54,7 @@ from whydrift.monitors.summary import (
     row_terms,
     summarise_outcomes,
 )
-from whydrift.monitors.summary_terms import Rows, Weight, count, held, mesh_terms, ones_where, term
+from whydrift.monitors.summary_terms import Summand, Terms, Weight, count, held, mesh_terms, ones_where
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -102,7 +102,7 @@ def summarise_explained_classes(batch: Explained, layout: Layout) -> WindowSumma
 def summarise_logged_classes(batch: Logged, layout: Layout) -> WindowSummary:
     """Reduce what the log says of rows of a multiclass model, as `summarise_logged` does those of others."""
 
-    def terms(part: slice, weight: Weight, _: Sequence[ByRow]) -> Iterator[Rows]:
+    def terms(part: slice, weight: Weight, _: Sequence[ByRow]) -> Iterator[Summand]:
         return _logged_terms(batch.prediction[part], layout, weight.held)
 
     return collect(reduce_rows(inputs_of(batch, layout), (), terms, logged=True))
@@ -112,7 +112,7 @@ def _summarise(batch: Explained, layout: Layout, *, logged: bool) -> WindowSumma
     own, marks = [_explained_of(batch, number) for number in range(len(layout.classes))], _marks(layout)
     found = [head_of(one, head, mark) for one, head, mark in zip(own, heads(layout), marks, strict=True)]
 
-    def terms(part: slice, weight: Weight, added: Sequence[ByRow]) -> Iterator[Rows]:
+    def terms(part: slice, weight: Weight, added: Sequence[ByRow]) -> Iterator[Summand]:
         if logged:
             yield from _logged_terms(batch.prediction[part], layout, weight.held)
         for one, head, mark, rows in zip(own, heads(layout), marks, added, strict=True):
@@ -126,7 +126,7 @@ def _marks(layout: Layout) -> list[str]:
     return [f"{_MARK}{c.name}" for c in layout.classes]
 
 
-def _logged_terms(prediction: FloatArray, layout: Layout, w: FloatArray) -> Iterator[Rows]:
+def _logged_terms(prediction: FloatArray, layout: Layout, w: FloatArray) -> Iterator[Summand]:
     yield from row_terms(w)
     for number, mark in enumerate(_marks(layout)):
         yield from mesh_terms(f"score{mark}", "weight", prediction[:, number], w)
@@ -203,14 +203,14 @@ def _named(summary: WindowSummary, name: str) -> WindowSummary:
     return WindowSummary(table.set_column(0, table.schema.field("block"), pa.array(blocks, pa.string())))
 
 
-def _answer_terms(batch: Explained, layout: Layout, added: Sequence[ByRow]) -> Iterator[Rows]:
+def _answer_terms(batch: Explained, layout: Layout, added: Sequence[ByRow]) -> Iterator[Summand]:
     """How many rows are explained, and in how many any class is explained or answered otherwise than it should be."""
     missed = [not_additive(rows, held(batch.output[:, number], layout.scale)) for number, rows in enumerate(added)]
     answer = softmax(batch.output) if layout.link == "softmax" else batch.output
     differs = np.asarray((np.abs(answer - batch.prediction) > layout.prediction_tolerance).any(axis=1))
     yield count("quality", "explained", len(batch.output))
-    yield term("quality", "not_additive", ones_where(np.logical_or.reduce(missed)))
-    yield term("quality", "prediction_differs", ones_where(differs))
+    yield Terms("quality", "not_additive", ones_where(np.logical_or.reduce(missed)))
+    yield Terms("quality", "prediction_differs", ones_where(differs))
 
 
 def _whole_outcomes(batch: Outcomes, layout: Layout) -> WindowSummary:
@@ -225,6 +225,6 @@ def _whole_outcomes(batch: Outcomes, layout: Layout) -> WindowSummary:
             *loss_terms(batch, layout, loss, np.zeros_like(w)),
             *mesh_terms("top", "labelled", p, w),
             *mesh_terms("top", "positive", p, w * right),
-            term("top", "loss", w * (right - p) ** 2),
+            Terms("top", "loss", w * (right - p) ** 2),
         ]
     )

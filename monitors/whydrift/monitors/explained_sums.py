@@ -12,7 +12,7 @@ from scipy.special import expit
 from whydrift.monitors.row_sums import Head, reduce_rows
 from whydrift.monitors.sum_arrays import STATS, ByRow, attribution_terms
 from whydrift.monitors.summary import Explained, Layout, WindowSummary, collect, cut, inputs_of, logged_terms
-from whydrift.monitors.summary_terms import Rows, Weight, count, held, ones_where, term
+from whydrift.monitors.summary_terms import Summand, Terms, Weight, count, held, ones_where
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -30,7 +30,7 @@ def summarise_explained(batch: Explained, layout: Layout) -> WindowSummary:
 
 
 def _summarise(batch: Explained, layout: Layout, *, logged: bool) -> WindowSummary:
-    def terms(part: slice, weight: Weight, added: Sequence[ByRow]) -> Iterable[Rows]:
+    def terms(part: slice, weight: Weight, added: Sequence[ByRow]) -> Iterable[Summand]:
         rows = cut(batch, part)
         own = chain(explained_terms(rows, layout, weight.held, added[0]), _answer_terms(rows, layout, added[0]))
         return chain(logged_terms(rows, layout, weight.held), own) if logged else own
@@ -45,11 +45,11 @@ def head_of(batch: Explained, layout: Layout, mark: str = "") -> Head:
     return Head(batch.values, batch.base, layout.attributions, layout.scale, groups, mark)
 
 
-def explained_terms(batch: Explained, layout: Layout, w: FloatArray, added: ByRow, mark: str = "") -> Iterator[Rows]:
+def explained_terms(batch: Explained, layout: Layout, w: FloatArray, added: ByRow, mark: str = "") -> Iterator[Summand]:
     """The sums that are not by feature, of one output, whose blocks' names end with `mark`."""
     for group, phi in zip(layout.groups, added.grouped, strict=True):
         for stat, terms in zip(STATS, attribution_terms(w, phi, added.total), strict=True):
-            yield term(f"group{mark}", stat, terms, name=group.name)
+            yield Terms(f"group{mark}", stat, terms, name=group.name)
     output = held(batch.output, layout.scale)
     base = held(np.full_like(w, batch.base), layout.scale)
     for stat, terms in {
@@ -60,17 +60,17 @@ def explained_terms(batch: Explained, layout: Layout, w: FloatArray, added: ByRo
         "output2": w * (output * output),
         "base": w * base,
     }.items():
-        yield term(f"total{mark}", stat, terms)
+        yield Terms(f"total{mark}", stat, terms)
     residual = np.abs(added.explained - output)
-    yield term(f"quality{mark}", "residual", w * residual)
-    yield term(f"quality{mark}", "residual2", w * residual * residual)
+    yield Terms(f"quality{mark}", "residual", w * residual)
+    yield Terms(f"quality{mark}", "residual2", w * residual * residual)
     if batch.error is not None:
         for j, name in enumerate(layout.names):
             error = held(np.ascontiguousarray(batch.error[:, j]), layout.scale)
-            yield term(f"quality{mark}", "error2", w * error * error, name=name)
+            yield Terms(f"quality{mark}", "error2", w * error * error, name=name)
 
 
-def _answer_terms(batch: Explained, layout: Layout, added: ByRow) -> Iterator[Rows]:
+def _answer_terms(batch: Explained, layout: Layout, added: ByRow) -> Iterator[Summand]:
     """How many rows are explained, and how many of them otherwise than they are answered."""
     output = held(batch.output, layout.scale)
     if layout.link == "logit":
@@ -80,8 +80,8 @@ def _answer_terms(batch: Explained, layout: Layout, added: ByRow) -> Iterator[Ro
     else:
         difference = np.abs(output - held(batch.prediction, layout.scale))
     yield count("quality", "explained", output.size)
-    yield term("quality", "not_additive", ones_where(not_additive(added, output)))
-    yield term("quality", "prediction_differs", ones_where(difference > layout.prediction_tolerance))
+    yield Terms("quality", "not_additive", ones_where(not_additive(added, output)))
+    yield Terms("quality", "prediction_differs", ones_where(difference > layout.prediction_tolerance))
 
 
 def not_additive(added: ByRow, output: FloatArray) -> npt.NDArray[np.bool_]:

@@ -19,7 +19,7 @@ from whydrift.monitors import sum_arrays
 from whydrift.monitors.binning import FeatureBins, slice_names
 from whydrift.monitors.cell_index import CellIndex, Column, columns, frozen, index_cells, place, raw_thresholds
 from whydrift.monitors.sum_arrays import STATS, Attributed, ByRow, Kernels
-from whydrift.monitors.summary_terms import CHUNK, NO_CELL, Rows, Weight, held, weigh
+from whydrift.monitors.summary_terms import CHUNK, NO_CELL, Rows, Summand, Terms, Weight, held, weigh
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -52,7 +52,9 @@ class Head:
     mark: str = ""
 
 
-RowTerms = Callable[[slice, Weight, Sequence[ByRow]], Iterable[Rows]]  # of a part, by what its attributions add up to
+RowTerms = Callable[
+    [slice, Weight, Sequence[ByRow]], Iterable[Summand]
+]  # of a part, by what its attributions add up to
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,8 @@ def _reduce(task: _Task, kernels: Kernels, parts: list[slice]) -> tuple[_Sums, l
             if np.isnan(rows.total).any():
                 raise ValueError("an attribution is not a number; such rows are to be set aside and counted")
             added.append(rows)
-        found += task.terms(part, weight, added)
+        terms = task.terms(part, weight, added)
+        found += [one.summed(kernels.add_terms) if isinstance(one, Terms) else one for one in terms]
     return sums, found
 
 

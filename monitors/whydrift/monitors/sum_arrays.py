@@ -11,7 +11,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from whydrift.monitors.summary_terms import Weight, held, limbs
+from whydrift.monitors.summary_terms import Weight, add_terms, held, limbs
+
+__all__ = ["ELEMENTS", "STATS", "THREADS", "add_attributions", "add_missing", "add_rows", "add_terms", "find_places"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -58,6 +60,9 @@ class Kernels(Protocol):
     @property
     def THREADS(self) -> int:  # noqa: N802
         """Parts at a time."""
+
+    def add_terms(self, terms: FloatArray | IntArray, cells: IntArray | None) -> tuple[IntArray, IntArray]:
+        """High and low limb of the terms' sums by cell, from NO_CELL up, or of all."""
 
     def find_places(
         self, numbers: npt.NDArray[Any], thresholds: npt.NDArray[Any], start: int, missing: int, places: Places

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from whydrift.monitors.cell_index import frozen
 from whydrift.monitors.compiled import THREADS, kernel
 from whydrift.monitors.sum_arrays import Attributed, ByRow, FloatArray, IntArray, Places
-from whydrift.monitors.summary_terms import BITS, LIMIT, Weight
+from whydrift.monitors.summary_terms import BITS, LIMIT, NO_CELL, Weight
 
-__all__ = ["ELEMENTS", "THREADS", "add_attributions", "add_missing", "add_rows", "find_places"]
+__all__ = ["ELEMENTS", "THREADS", "add_attributions", "add_missing", "add_rows", "add_terms", "find_places"]
 
 ELEMENTS = 2**22  # rows x features of a part: for a whole part the interpreter is asked only a few times a feature
 
@@ -26,6 +27,48 @@ _SHIFT_BITS = int(np.float64(_SHIFT).view(np.int64))
 _MASK = (1 << BITS) - 1
 _SMALL = 2**46  # the sum of a part's terms below it fits: 2**46 * CHUNK < 2**63
 _LIGHT = 2.0**14  # _SMALL in units
+
+
+def add_terms(terms: FloatArray | IntArray, cells: IntArray | None) -> tuple[IntArray, IntArray]:
+    """See `sum_arrays.Kernels`."""
+    exact = frozen(np.ascontiguousarray(terms, dtype=np.float64))
+    if cells is None:
+        return _add_all(exact)
+    return _add_by_cell(exact, frozen(np.ascontiguousarray(cells, dtype=np.int64)))
+
+
+@kernel
+def _add_all(terms: FloatArray) -> tuple[IntArray, IntArray]:
+    high, low = np.zeros(1, np.int64), np.zeros(1, np.int64)
+    for begin in range(0, terms.size, _BLOCK):
+        x = terms[begin : begin + _BLOCK]
+        whole, bits = np.int64(0), np.int64(0)
+        for i in range(x.size):
+            fixed = _shift(x[i] * _ONE)
+            whole += fixed
+            bits |= abs(fixed)
+        if 0 <= bits < _SMALL:
+            high[0] += whole >> BITS
+            low[0] += whole & _MASK
+        else:
+            for i in range(x.size):
+                fixed = _fix(x[i])
+                high[0] += fixed >> BITS
+                low[0] += fixed & _MASK
+    return high, low
+
+
+@kernel
+def _add_by_cell(terms: FloatArray, cells: IntArray) -> tuple[IntArray, IntArray]:
+    last = np.int64(NO_CELL)
+    for cell in cells:
+        last = max(last, cell)
+    high, low = np.zeros(last + 1 - NO_CELL, np.int64), np.zeros(last + 1 - NO_CELL, np.int64)
+    for i in range(terms.size):
+        fixed, at = _fix(terms[i]), cells[i] - NO_CELL
+        high[at] += fixed >> BITS
+        low[at] += fixed & _MASK
+    return high, low
 
 
 @kernel

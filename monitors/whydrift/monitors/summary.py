@@ -62,6 +62,8 @@ from whydrift.monitors.summary_terms import (
     CHUNK,
     SIGNED,
     Rows,
+    Summand,
+    Terms,
     Weight,
     by_slice,
     count,
@@ -276,7 +278,7 @@ def count_golden(rows: int, outputs: int, attributions: int, features: Mapping[s
 def summarise_logged(batch: Logged, layout: Layout) -> WindowSummary:
     """Reduce what the log says of rows: inputs, scores and slices."""
 
-    def terms(part: slice, weight: Weight, _: Sequence[ByRow]) -> Iterator[Rows]:
+    def terms(part: slice, weight: Weight, _: Sequence[ByRow]) -> Iterator[Summand]:
         return logged_terms(cut(batch, part), layout, weight.held)
 
     return collect(reduce_rows(inputs_of(batch, layout), (), terms, logged=True))
@@ -297,25 +299,25 @@ def inputs_of(batch: Logged | Explained, layout: Layout) -> Inputs:
     return Inputs(batch.features, batch.weight, layout.features, layout.slices)
 
 
-def logged_terms(batch: Logged | Explained, layout: Layout, w: FloatArray) -> Iterator[Rows]:
+def logged_terms(batch: Logged | Explained, layout: Layout, w: FloatArray) -> Iterator[Summand]:
     """What the log says of rows beside their features: how many they are, their scores and who is selected."""
     yield from row_terms(w)
     if layout.task == "binary":
         yield from mesh_terms("score", "weight", batch.prediction, w)
     elif layout.predictions is not None:
         cells = assign(layout.predictions, pd.Series(batch.prediction))
-        yield term("score", "weight", w, cells=cells)
+        yield Terms("score", "weight", w, cells=cells)
     yield from selection_terms(layout.fairness, batch.features, batch.prediction, w)
 
 
-def row_terms(w: FloatArray) -> Iterator[Rows]:
+def row_terms(w: FloatArray) -> Iterator[Summand]:
     """How many rows there are, by their weights (n,)."""
     yield count("rows", "rows", w.size)
-    yield term("rows", "weight", w)
-    yield term("rows", "weight2", w * w)
+    yield Terms("rows", "weight", w)
+    yield Terms("rows", "weight2", w * w)
 
 
-def _outcome_terms(batch: Outcomes, layout: Layout) -> Iterator[Rows]:
+def _outcome_terms(batch: Outcomes, layout: Layout) -> Iterator[Summand]:
     w = held(batch.weight, 1.0)
     if layout.task == "binary":
         yield from mesh_terms("outcome", "labelled", batch.prediction, w)
@@ -362,9 +364,9 @@ def outcome_columns(layout: Layout) -> list[str]:
     return [*dict.fromkeys(names)]
 
 
-def collect(terms: Iterable[Rows]) -> WindowSummary:
-    """Exact sums, see `summary_terms.term`, as a summary."""
-    parts = list(terms)
+def collect(terms: Iterable[Summand]) -> WindowSummary:
+    """Exact sums, see `summary_terms.Terms`, as a summary."""
+    parts = [one.summed() if isinstance(one, Terms) else one for one in terms]
     lengths = [part.cells.size for part in parts]
     columns = {
         "block": pa.array([part.block for part in parts], pa.string()).take(repeated(lengths)),

@@ -6,9 +6,9 @@ without rounding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,29 @@ class Rows:
     name_at: IntArray | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Rows of one block and stat that are not summed yet: terms (n,), by cell, small integers from NO_CELL up."""
+
+    block: str
+    stat: str
+    terms: FloatArray | IntArray
+    slice_: str = ""
+    name: str = ""
+    cells: IntArray | None = None
+
+    def summed(self, add: Adding | None = None) -> Rows:
+        """The exact sums, added up by numpy if not otherwise."""
+        high, low = (add or add_terms)(self.terms, self.cells)
+        found = np.array([0]) if self.cells is None else np.flatnonzero((high != 0) | (low != 0))
+        at = np.array([NO_CELL]) if self.cells is None else found + NO_CELL
+        return Rows(self.block, self.stat, at, high[found], low[found], slices=(self.slice_,), names=(self.name,))
+
+
+Summand: TypeAlias = Rows | Terms
+Adding: TypeAlias = Callable[[FloatArray | IntArray, IntArray | None], tuple[IntArray, IntArray]]
+
+
 class Weight(NamedTuple):
     """The rows' weights (n,), held within the bound, with their limbs; `ones` says that all of them are 1."""
 
@@ -59,8 +82,11 @@ def weigh(weights: npt.NDArray[Any]) -> Weight:
     """Raises ValueError for a weight that is not a number."""
     if np.isnan(weights).any():
         raise ValueError("a weight is not a number; rows with such weights are to be set aside and counted")
+    if (weights == 1).all():
+        whole = np.ones(weights.size, dtype=np.int64)
+        return Weight(np.ones(weights.size), whole, np.zeros_like(whole), ones=True)
     w = held(weights, 1.0)
-    return Weight(w, *limbs(w), bool((w == 1).all()))
+    return Weight(w, *limbs(w), ones=False)
 
 
 def held(values: npt.NDArray[Any], unit: float) -> FloatArray:
@@ -73,10 +99,10 @@ def ones_where(flags: npt.NDArray[np.bool_]) -> FloatArray:
     return flags.astype(np.float64)
 
 
-def mesh_terms(block: str, stat: str, p: FloatArray, amount: FloatArray) -> Iterator[Rows]:
+def mesh_terms(block: str, stat: str, p: FloatArray, amount: FloatArray) -> Iterator[Terms]:
     low, upper = split(p)
-    yield term(block, stat, amount * (1 - upper), cells=low)
-    yield term(block, stat, amount * upper, cells=low + 1)
+    yield Terms(block, stat, amount * (1 - upper), cells=low)
+    yield Terms(block, stat, amount * upper, cells=low + 1)
 
 
 def limbs(terms: FloatArray | IntArray) -> tuple[IntArray, IntArray]:
@@ -96,15 +122,12 @@ def term(
     name: str = "",
     cells: IntArray | None = None,
 ) -> Rows:
-    """Exact sums of `terms` by cell; cells are small integers from NO_CELL up."""
-    high, low = _sums(terms, cells)
-    found = np.array([0]) if cells is None else np.flatnonzero((high != 0) | (low != 0))
-    at = np.array([NO_CELL]) if cells is None else found + NO_CELL
-    return Rows(block, stat, at, high[found], low[found], slices=(slice_,), names=(name,))
+    """Exact sums of `terms` by cell."""
+    return Terms(block, stat, terms, slice_, name, cells).summed()
 
 
-def _sums(terms: FloatArray | IntArray, cells: IntArray | None) -> tuple[IntArray, IntArray]:
-    """High and low limb by cell, from NO_CELL up, or of all."""
+def add_terms(terms: FloatArray | IntArray, cells: IntArray | None) -> tuple[IntArray, IntArray]:
+    """High and low limb of their sums by cell, from NO_CELL up, or of all."""
     if max(terms.max(initial=0), -terms.min(initial=0)) * terms.size < _EXACT:
         fixed = terms * 2.0**BITS
         whole = _add(np.rint(fixed, out=fixed), cells)
