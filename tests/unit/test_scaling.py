@@ -93,3 +93,13 @@ def test_a_missing_value_is_refused_as_by_the_model():
     explainer = choose(model, method="linear", task="binary", background=BEHIND, features=list("abc"))
     with pytest.raises(ModelError, match="takes no missing"):
         explainer.explain(FEW.mask(FEW["a"] > 3))
+
+
+def test_rows_that_are_not_copied_stay_as_they_are():
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(ROWS, LABEL)
+    explainer = choose(model, method="linear", task="binary", background=BEHIND, features=list("abc"))
+    assert not explainer.copy
+    rows = FEW.copy()
+    values = explainer.explain(rows).values
+    values[:] = 0
+    pd.testing.assert_frame_equal(rows, FEW)

@@ -90,7 +90,8 @@ class Candidate:
     """An explainer that may fit: its name, what it is estimated to cost, how it is made, and whose versions matter.
 
     Its attributions are to add up within `tolerance` of the largest output. Where a call takes long however few rows it
-    has, `trial` gives what is tried in its place. `encoding` makes its rows, where that is not the case's own.
+    has, `trial` gives what is tried in its place. `encoding` makes its rows, where that is not the case's own; they are
+    no `copy` where only code of ours sees them, which does not write.
     """
 
     name: str
@@ -101,3 +102,4 @@ class Candidate:
     tolerance: float = TOLERANCE
     trial: Callable[[Core], Core] | None = None
     encoding: Encoding | None = None
+    copy: bool = True

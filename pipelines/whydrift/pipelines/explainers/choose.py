@@ -66,6 +66,7 @@ class EncodedExplainer:
     parameters: Mapping[str, str]
     base: float | tuple[float, ...] = np.nan  # of the trial; what an empty batch is answered with
     tolerance: float = EXACT  # relative to the output, within which its attributions add up
+    copy: bool = True  # of the rows, which a library may write to
 
     @property
     def link(self) -> Link:
@@ -77,7 +78,7 @@ class EncodedExplainer:
         Raises:
             ModelError: the model refuses the rows.
         """
-        frame = self.columns.frame(features)
+        frame = self.columns.frame(features, copy=self.copy)
         if frame.empty:
             heads = np.shape(self.base)
             return Explanation(np.empty((0, *heads, len(self.columns.names))), self.base, np.empty((0, *heads)))
@@ -193,7 +194,8 @@ def _linear(case: Case) -> Candidate:
     if encoding.steps is not None and (scaling := Scaling.of(encoding.steps)) is not None:
         encoding = replace(encoding, estimator=case.model, steps=None)  # which as a whole is linear in its features
     core = LinearModel.of(case.encoding.estimator, case.task, encoding.encode(case.frame), scaling)
-    return Candidate("linear", 0, lambda: core, ("sklearn",), uses_background=True, encoding=encoding)
+    copy = encoding.steps is not None
+    return Candidate("linear", 0, lambda: core, ("sklearn",), uses_background=True, encoding=encoding, copy=copy)
 
 
 def _additive(case: Case) -> Candidate:
@@ -240,7 +242,9 @@ def _explainer(case: Case, candidate: Candidate) -> EncodedExplainer:
     if candidate.uses_background:
         parameters["background"] = digest(case.frame)
     encoding = candidate.encoding or case.encoding
-    return EncodedExplainer(candidate.name, core, case.columns, encoding, parameters, tolerance=tolerance)
+    return EncodedExplainer(
+        candidate.name, core, case.columns, encoding, parameters, tolerance=tolerance, copy=candidate.copy
+    )
 
 
 def _versions(*modules: str) -> dict[str, str]:

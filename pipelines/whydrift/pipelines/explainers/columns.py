@@ -36,8 +36,10 @@ class Columns:
             tuple(features), frozenset(name for name in features if pd.api.types.is_numeric_dtype(background[name]))
         )
 
-    def frame(self, features: pd.DataFrame) -> pd.DataFrame:
+    def frame(self, features: pd.DataFrame, *, copy: bool = True) -> pd.DataFrame:
         """The features alone, in order and in form; the index is 0..n-1.
+
+        Without `copy` the values may be those of `features`, not to be written to; models may write to theirs.
 
         Raises:
             ModelError: a feature is absent, or a numeric one holds text.
@@ -47,7 +49,9 @@ class Columns:
             _require(features, names)
             chosen = features[names]
         if self.numeric.issuperset(names) and all(map(_plain, set(chosen.dtypes))):
-            doubles = np.array(chosen.to_numpy(np.float64), order="F")  # by column as below; models may write to theirs
+            doubles = chosen.to_numpy(np.float64)
+            if copy:
+                doubles = np.array(doubles, order="F")  # by column as below
             return pd.DataFrame(doubles, columns=chosen.columns, copy=False)
         return pd.DataFrame({name: self._column(chosen[name]) for name in names})
 
