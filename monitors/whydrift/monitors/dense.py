@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from whydrift.monitors.binning import OUTSIDE, FeatureBins
 
@@ -23,10 +26,17 @@ def dense(frame: pd.DataFrame, block: str, names: Sequence[str], stats: Sequence
 
     Negative codes of cells count from the right end. With `cells=1` all cells of a name are added up.
     """
-    rows = frame[frame["block"] == block]
-    stat, name = (pd.Index(keys).get_indexer(pd.Index(rows[key])) for keys, key in ((stats, "stat"), (names, "name")))
+    at = np.flatnonzero(frame["block"] == block)
+    stat, name = _places(frame["stat"], at, stats), _places(frame["name"], at, names)
     known = (stat >= 0) & (name >= 0)
-    index = (stat * len(names) + name) * cells + rows["cell"].to_numpy() % cells
+    index = (stat * len(names) + name) * cells + frame["cell"].to_numpy()[at] % cells
     size = len(stats) * len(names) * cells
-    sums = np.bincount(index[known], weights=rows["value"].to_numpy()[known], minlength=size)
+    sums = np.bincount(index[known], weights=frame["value"].to_numpy()[at][known], minlength=size)
     return np.asarray(sums.reshape(len(stats), len(names), cells), dtype=np.float64)  # of nothing they are integers
+
+
+def _places(texts: pd.Series[Any], at: npt.NDArray[np.intp], among: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Where the texts of some rows stand among others; -1 where they do not. Arrow looks up twice as fast as pandas."""
+    chosen = pa.array(texts.array.take(at), pa.large_string())
+    found = pc.index_in(chosen, value_set=pa.array(list(among), pa.large_string())).fill_null(-1)
+    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int64)
