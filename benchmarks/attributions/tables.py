@@ -19,19 +19,15 @@ INTRODUCTION = """# Benchmarks of attributions
 are also in the CSV file beside the script that made them. What carries over to other machines is ratios.
 
 How the numbers below were had, on two machines of two cores each, so that absolute times compare within a family and a
-study only. In `families`, CatBoost path-dependent and the logistic model (three rounds each), the network, and LightGBM
-interventionally (but for woodelf, and for ours of 100,000 rows against 100) are of the second machine, which is slower
-and has no AVX-512; the rest of `families` (one round), `whole`, `growth` and `spark` are of the first. Two measurements
-ran side by side, each in one thread. `summarise` had the second machine to itself, where two threads got the worth of
-one core or of two from one minute to the next: 1 M rows of 50 features and 10 slices took 12 to 18 times as long as
-reading. `spark` is one round beside other work, of a million rows a sample of about 10,000 that an earlier baseline
-asked for. Not measured: the forest with woodelf, and interventionally but for one window of 1,000 rows against 100;
-LightGBM with woodelf against 50,000 rows, which was stopped after some minutes; `growth` at other sizes; `spark` of a
-million rows with all explained. `whole` and `growth` are from before reading held less of a Parquet file: profiled
-again since, the million rows of `whole` took 11.4 s and 909 MiB under `auto`.
-
-A further window of 10,000 rows of the logistic model takes 3.5 ms where the process has had larger arrays before, as
-with 50,000 background rows, and 8.5 ms where it has not: then each window's arrays are fetched from the system anew.
+study only. In `families`, CatBoost path-dependent and the logistic model (three rounds each), the network, the forest
+interventionally, and LightGBM interventionally (but for woodelf, and for ours of 100,000 rows against 100) are of the
+second machine, which is slower and has no AVX-512; the rest of `families` (one round) and `spark` are of the first. Two
+measurements ran side by side, each in one thread. `summarise` had the second machine to itself, where two threads get
+the worth of one core or of two from one minute to the next; `whole` and `growth` are one round each on it. `spark` is
+one round beside other work, of a million rows a sample of about 10,000 that an earlier baseline asked for. Not
+measured: the forest interventionally but for one window of 1,000 rows against 100, for which woodelf was stopped after
+five minutes; LightGBM with woodelf against 50,000 rows, stopped after some minutes; `growth` at other sizes; `spark` of
+a million rows with all explained.
 """
 
 

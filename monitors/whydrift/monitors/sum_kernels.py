@@ -293,7 +293,7 @@ def _add_small(fixed: IntArray, places: Places, low: IntArray) -> None:
 def _add_terms(
     w: FloatArray, phi: FloatArray, total: FloatArray, places: Places, high: IntArray, low: IntArray
 ) -> None:
-    """The same of any terms."""
+    """Add `sum_arrays.attribution_terms`, however large they are."""
     for i in range(places.size):
         at, size = places[i], abs(phi[i])
         terms = w[i] * phi[i], w[i] * phi[i] * phi[i], w[i] * size, w[i] * size * total[i]
