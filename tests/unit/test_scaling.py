@@ -46,6 +46,7 @@ TAKEN_UP = {
     "a chain": [RobustScaler(), MinMaxScaler((2, 5)), StandardScaler()],
 }
 OTHERS = {
+    "nothing": ["passthrough"],
     "clipped": [MinMaxScaler(clip=True)],
     "somebody's own": [Doubled()],
     "one of two": [StandardScaler(), Doubled()],

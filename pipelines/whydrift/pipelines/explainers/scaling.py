@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,8 @@ class Scaling:
     @classmethod
     def of(cls, steps: Any) -> Scaling | None:
         """That of a fitted Pipeline of scikit-learn's own scalers; None where a step is anything else."""
-        total = cls.none(steps.n_features_in_)
-        for _, step in steps.steps:
-            scaling = cls._of_step(step)
-            if scaling is None:
-                return None
-            total = total.then(scaling)
-        return total
+        scalings = [scaling for _, step in steps.steps if (scaling := cls._of_step(step)) is not None]
+        return reduce(cls.then, scalings) if len(scalings) == len(steps.steps) else None
 
     @classmethod
     def _of_step(cls, step: Any) -> Scaling | None:
