@@ -122,6 +122,24 @@ def test_threads_and_table_sizes_do_not_change_the_set_up() -> None:
     assert one.values(rows).tobytes() == three.values(rows).tobytes()
 
 
+@pytest.mark.parametrize("kept", [0, 7, 15])
+def test_of_a_background_what_fits_is_kept_to_the_same_bits(monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
+    monkeypatch.setattr(shapley_trees, "_GROUP_BYTES", 0)  # each block is a span
+    forest, background, rows = random_forest(3, trees=6), random_rows(4, 9000), random_rows(5, 100)
+    anew = ShapleyTrees.interventional(forest, background, None, 1, 0)
+    assert anew.tables is not None
+    each = [sum(part.nbytes for part in anew.tables.count(span)) for span in anew.tables.spans]
+    assert len(each) == 15
+    trees = ShapleyTrees.interventional(forest, background, None, 1, sum(each[:kept]))
+    assert trees.tables is not None
+    assert trees.made_at_each_call
+    assert len(trees.tables.counted) == kept
+    assert (not trees.tables.background) == (kept == 15)
+    assert trees.base.tobytes() == anew.base.tobytes()
+    for _ in range(2):
+        assert trees.values(rows).tobytes() == anew.values(rows).tobytes()
+
+
 @pytest.mark.parametrize("depth", [2, 6])
 @pytest.mark.parametrize("classes", [1, 3])
 def test_xgboost(depth: int, classes: int) -> None:

@@ -5,12 +5,14 @@ Needs numba, so import it only where trees are going to be explained.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from whydrift.monitors.compiled import THREADS
 from whydrift.pipelines.explainers.forest import Forest, IntArray
@@ -33,12 +35,20 @@ _FEW = 128  # rows whose interactions are summed together
 _QUADRATURE = gauss_legendre((MOST_BITS + 1) // 2)
 
 
+class Counted(NamedTuple):
+    """The patterns that the background has in the blocks of a span, numbered through, and their weights."""
+
+    pattern: npt.NDArray[np.uint32]
+    weight: FloatArray
+
+
 @dataclass(frozen=True, slots=True)
 class Tables:
     """The blocks of a forest, cut into spans, and how their tables are made.
 
-    `kept` are the tables of the spans; None where they would be too large, then they are made again at each call.
-    `background` is empty for path-dependent values. `long` are leaves whose paths ask too many features for a table.
+    `kept` are the tables of the spans; None where they would be too large, then they are made again at each call: from
+    `counted`, or from the `background` for spans whose patterns are too many to be kept as well. Both are empty for
+    path-dependent values. `long` are leaves whose paths ask too many features for a table.
     """
 
     trees: Trees
@@ -46,18 +56,31 @@ class Tables:
     start: IntArray
     spans: tuple[Span, ...]
     background: Chunks
+    counted: Mapping[Span, Counted]
     kept: list[FloatArray] | None
     long: IntArray
 
     def make(self, span: Span) -> tuple[FloatArray, FloatArray]:
         """The tables of some blocks, and what their leaves add to the base, (C,)."""
-        weights = np.zeros(0)
-        if self.background:
-            weights = np.zeros(int(np.sum(1 << np.diff(self.blocks.bit[span[0] : span[1] + 1]))))
-        for rows, weight in self.background:
-            count_patterns(self.trees, self.blocks, span, rows, weight, weights)
+        weights = self._weights(span) if self.background or self.counted else np.zeros(0)
         table = np.empty(self.start[span[1]] - self.start[span[0]])
         return table, fill_tables(self.trees, self.blocks, span, weights, _QUADRATURE, self.start, table)
+
+    def count(self, span: Span) -> Counted:
+        """What the background has in some blocks."""
+        weights = self._weights(span)
+        pattern = np.flatnonzero(weights)
+        return Counted(pattern.astype(np.uint32), weights[pattern])
+
+    def _weights(self, span: Span) -> FloatArray:
+        """Those of all patterns of some blocks, one block after the other."""
+        weights = np.zeros(int(np.sum(1 << np.diff(self.blocks.bit[span[0] : span[1] + 1]))))
+        if (counted := self.counted.get(span)) is not None:
+            weights[counted.pattern] = counted.weight
+            return weights
+        for rows, weight in self.background:
+            count_patterns(self.trees, self.blocks, span, rows, weight, weights)
+        return weights
 
     def all(self, pool: ThreadPoolExecutor, threads: int) -> Iterator[tuple[Span, FloatArray]]:
         """Spans and their tables, in order; those that are not kept are made for a few spans at a time."""
@@ -116,7 +139,8 @@ class ShapleyTrees:
         """Absent features take the values of all background rows (m, q), of some weight (m,), else of equal weight.
 
         Where the tables would take more than `table_bytes`, they are made at each call, and a call should bring as
-        many rows as possible. Leaves with long paths go without, see tree_long_paths.py.
+        many rows as possible; of what they are made from at most as many bytes are kept. Leaves with long paths go
+        without, see tree_long_paths.py.
 
         Raises:
             ValueError: there is no background, a path asks more than 64 features, the tables would take more than
@@ -137,6 +161,8 @@ class ShapleyTrees:
             tables = _plan(trees, chunks, table_bytes, min(MOST_BITS, _worth_a_table(len(background))))
         if 8 * tables.start[-1] > _MOST_BYTES:
             raise ValueError(f"interventional values take {tables.start[-1] >> 27} GiB of tables, made at each call")
+        if tables.kept is None:
+            tables = _counted(tables, table_bytes, threads)
         long_paths = LongPaths.of(trees, tables.long, chunks, table_bytes, threads) if tables.long.size else None
         if tables.kept is not None:
             tables, part = _filled(tables, threads)
@@ -256,7 +282,7 @@ def _plan(trees: Trees, background: Chunks, table_bytes: int, most: int) -> Tabl
         if not fits or 8 * table_starts(trees, larger)[-1] <= table_bytes:
             blocks, start = larger, table_starts(trees, larger)
             break
-    return Tables(trees, blocks, start, _cut(start), background, [] if fits else None, long)
+    return Tables(trees, blocks, start, _cut(start), background, {}, [] if fits else None, long)
 
 
 def _cut(start: IntArray) -> tuple[Span, ...]:
@@ -266,6 +292,18 @@ def _cut(start: IntArray) -> tuple[Span, ...]:
         if 8 * (start[k + 1] - start[cuts[-1]]) > _GROUP_BYTES:
             cuts.append(k)
     return tuple(zip(cuts, [*cuts[1:], start.size - 1], strict=True))
+
+
+def _counted(tables: Tables, most_bytes: int, threads: int) -> Tables:
+    """The tables with the background's patterns kept, of the first spans, up to so many bytes."""
+    counted, room = {}, most_bytes
+    with ThreadPoolExecutor(threads) as pool:
+        for span, found in in_turn(tables.count, tables.spans, pool, threads):
+            room -= found.pattern.nbytes + found.weight.nbytes
+            if room < 0:
+                return replace(tables, counted=counted)
+            counted[span] = found
+    return replace(tables, counted=counted, background=[])
 
 
 def _filled(tables: Tables, threads: int) -> tuple[Tables, FloatArray]:

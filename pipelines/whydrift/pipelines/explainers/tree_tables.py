@@ -121,17 +121,33 @@ def _met(trees: Trees, inside: Inside, i: int, met: FloatArray) -> None:
 @kernel
 def _transform(grid: FloatArray, count: int, t: float) -> None:
     """From the weights of the background's patterns to the integrand at t for the row's patterns, in place."""
-    begin = 3 if count >= 3 else 0
-    if begin:
-        for j in range(0, 1 << count, 8):
+    size, step = 1 << count, 1
+    if count >= 3:
+        for j in range(0, size, 8):
             _transform_eight(grid[j : j + 8], t)
-    for k in range(begin, count):
-        step = 1 << k
-        for high in range(0, 1 << count, 2 * step):
-            for j in range(high, high + step):
-                absent, present = grid[j], grid[j + step]
-                grid[j] = (1.0 - t) * present
-                grid[j + step] = t * absent + present
+        step = 8
+    while 4 * step <= size:
+        for j in range(0, size, 4 * step):
+            k = j + 2 * step
+            _transform_four(
+                grid[j : j + step], grid[j + step : k], grid[k : k + step], grid[k + step : k + 2 * step], t
+            )
+        step *= 4
+    if step < size:
+        for j in range(step):
+            absent, present = grid[j], grid[j + step]
+            grid[j] = (1.0 - t) * present
+            grid[j + step] = t * absent + present
+
+
+@kernel
+def _transform_four(first: FloatArray, second: FloatArray, third: FloatArray, fourth: FloatArray, t: float) -> None:
+    """Two passes at once, which halves what is read and written: over numbers one, two and three steps apart."""
+    s = 1.0 - t
+    for j in range(first.size):
+        a, b, c, d = first[j], second[j], third[j], fourth[j]
+        a, b, c, d = s * b, t * a + b, s * d, t * c + d
+        first[j], second[j], third[j], fourth[j] = s * c, s * d, t * a + c, t * b + d
 
 
 @kernel
@@ -145,16 +161,32 @@ def _transform_eight(grid: FloatArray, t: float) -> None:
     grid[4], grid[5], grid[6], grid[7] = t * a + e, t * b + f, t * c + g, t * d + h
 
 
-@kernel
-def _integrate(background: FloatArray, count: int, quadrature: FloatArray, values: FloatArray) -> None:
-    """Shapley values (count, 2^count) of a leaf of value 1, from the weight of each pattern in the background.
+class Scratch(NamedTuple):
+    """Room (P,) for one leaf: the integrand, and what the values at each pattern are made of.
 
-    `values` has one line more: the leaf's output, 1 where everything is met. The integrand without the factor of a
-    feature is, whichever it is, that of the pattern without the feature over 1 - t; so what a value adds up from at
-    each t are three numbers of a pattern.
+    The integrand without the factor of a feature is, whichever it is, that of the pattern without the feature over
+    1 - t. So the value of a feature that is not met is `absent` of the pattern; of one that is met it is `met` of the
+    pattern less `missed` of the pattern without it.
     """
+
+    grid: FloatArray
+    absent: FloatArray
+    met: FloatArray
+    missed: FloatArray
+
+
+@kernel
+def _scratch(patterns: int) -> Scratch:
+    return Scratch(np.empty(patterns), np.empty(patterns), np.empty(patterns), np.empty(patterns))
+
+
+@kernel
+def _integrate(background: FloatArray, count: int, quadrature: FloatArray, scratch: Scratch) -> None:
+    """What values are made of, for a leaf of `count` features and the weights (2^count,) of the background there."""
     size, order = 1 << count, (count + 1) // 2
-    grid, absent, met, missed = np.empty(size), np.zeros(size), np.zeros(size), np.zeros(size)
+    grid, absent, met, missed = scratch
+    for j in range(size):
+        absent[j] = met[j] = missed[j] = 0.0
     for i in range(order):
         t, weight = quadrature[order, 0, i], quadrature[order, 1, i]
         for j in range(size):
@@ -165,16 +197,31 @@ def _integrate(background: FloatArray, count: int, quadrature: FloatArray, value
             absent[j] -= grid[j] * if_absent
             met[j] += grid[j] * if_met
             missed[j] += grid[j] * if_missed
+
+
+@kernel
+def _write_line(
+    absent: FloatArray, met: FloatArray, missed: FloatArray, step: int, value: float, line: FloatArray
+) -> None:
+    """The values of the feature of bit `step`, of all patterns from that bit on."""
+    for j in range(line.size):
+        with_it = met[j] - missed[j]
+        line[j] = value * (absent[j] if j & step else with_it)
+
+
+@kernel
+def _write_values(scratch: Scratch, count: int, value: float, values: FloatArray) -> None:
+    """Shapley values of a leaf of some value, 2^count of each feature, and then its output: where everything is met."""
+    size, absent, met, missed = 1 << count, scratch.absent, scratch.met, scratch.missed
     for k in range(count):
-        step = 1 << k
-        line = values[k]
-        for high in range(0, size, 2 * step):
-            for j in range(high, high + step):
-                line[j] = absent[j]
-                line[j + step] = met[j + step] - missed[j]
+        step, line = 1 << k, values[k * size : (k + 1) * size]
+        for j in range(step):
+            line[j] = value * absent[j]
+        _write_line(absent[step:size], met[step:size], missed, step, value, line[step:])
+    output = values[count * size : (count + 1) * size]
     for j in range(size):
-        values[count, j] = 0.0
-    values[count, size - 1] = 1.0
+        output[j] = 0.0
+    output[size - 1] = value
 
 
 @kernel
@@ -237,23 +284,23 @@ def _join(
 def _leaf_table(
     trees: Trees, tree: int, top: int, weights: FloatArray, quadrature: FloatArray, table: FloatArray
 ) -> FloatArray:
-    """As `_block_table`, of a block that is a leaf: its table may be large, and is made in place."""
+    """As `_block_table`, of a block that is a leaf."""
     inside = _look_inside(trees, top, tree)
     count, size = inside.known[0], 1 << inside.bits[0]
     low, heads = trees.head[tree, 0], trees.head[tree, 1] - trees.head[tree, 0]
-    base, background, many = np.zeros(heads), weights, (count + 1) * size
+    base, background = np.zeros(heads), weights
     if heads == 0:
         return base
     if not weights.size:
         met, background = np.empty(MOST_BITS), np.empty(size)
         _met(trees, inside, 0, met)
         _independent(met, count, background)
-    _integrate(background, count, quadrature, table[:many].reshape(count + 1, size))
-    for head in range(heads - 1, -1, -1):  # the first, where the unit is, comes last
+    scratch, many = _scratch(size), (count + 1) * size
+    _integrate(background, count, quadrature, scratch)
+    for head in range(heads):
         value = trees.value[top, low + head]
         base[head] = value * background[size - 1]
-        for j in range(many):
-            table[head * many + j] = value * table[j]
+        _write_values(scratch, count, value, table[head * many : (head + 1) * many])
     return base
 
 
@@ -275,23 +322,21 @@ def _block_table(
     if weights.size:
         _spread(trees, inside, weights, patterns, spread)
     sums = np.zeros(start[-1])
-    met, unit = np.empty(MOST_BITS), np.empty((MOST_BITS + 1, 1 << most))
+    met, scratch = np.empty(MOST_BITS), _scratch(1 << most)
     for i in range(inside.bits.size - 1, -1, -1):
         if trees.left[top + i] >= 0:
             _join(trees, inside, i, patterns, start, heads, sums)
             continue
-        size, mine = 1 << inside.bits[i], spread[i if weights.size else 0]
+        count, mine = inside.known[i], spread[i if weights.size else 0]
         if not weights.size:
             _met(trees, inside, i, met)
-            _independent(met, inside.known[i], mine)
-        _integrate(mine, inside.known[i], quadrature, unit)
+            _independent(met, count, mine)
+        _integrate(mine, count, quadrature, scratch)
+        many = (count + 1) << count
         for head in range(heads):
-            value = trees.value[top + i, low + head]
-            base[head] += value * mine[size - 1]
-            for line in range(inside.known[i] + 1):
-                part = sums[start[i] + (head * (inside.known[i] + 1) + line) * size :]
-                for j in range(size):
-                    part[j] = value * unit[line, j]
+            value, at = trees.value[top + i, low + head], start[i] + head * many
+            base[head] += value * mine[(1 << count) - 1]
+            _write_values(scratch, count, value, sums[at : at + many])
     for j in range(start[1]):
         table[j] = sums[j]
     return base
