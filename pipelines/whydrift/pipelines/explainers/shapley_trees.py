@@ -296,7 +296,8 @@ def _cut(start: IntArray) -> tuple[Span, ...]:
 
 def _counted(tables: Tables, most_bytes: int, threads: int) -> Tables:
     """The tables with the background's patterns kept, of the first spans, up to so many bytes."""
-    counted, room = {}, most_bytes
+    counted: dict[Span, Counted] = {}
+    room = most_bytes
     with ThreadPoolExecutor(threads) as pool:
         for span, found in in_turn(tables.count, tables.spans, pool, threads):
             room -= found.pattern.nbytes + found.weight.nbytes
