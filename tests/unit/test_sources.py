@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -15,7 +16,7 @@ import pytest
 from whydrift.pipelines.errors import NoDataError, SchemaError, StoreError
 from whydrift.pipelines.sections import InferenceLog, Labels, LogColumns, Model
 from whydrift.pipelines.sources.records import gather
-from whydrift.pipelines.sources.table import TableSource, read_labels
+from whydrift.pipelines.sources.table import TableSource, hold_labels, read_labels
 from whydrift.pipelines.window import Window, split
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -393,3 +394,30 @@ class TestLabels:
         labels = self.labels(tmp_path, self.frame().drop(columns="label_time"))
         with pytest.raises(SchemaError, match="a label file has no column 'label_time'"):
             read_labels(labels, START, START + DAY)
+
+    @pytest.mark.parametrize("form", FORMATS)
+    def test_held_labels_are_those_of_each_interval(self, tmp_path, form):
+        more = self.frame().assign(event_id=list("abxyzz"), label=["0", "no", "1", "1", "0", "1"])
+        write(more, tmp_path / "labels" / f"b.{form}", form)
+        labels = self.labels(tmp_path, self.frame().astype({"label": str}), form)
+        (tmp_path / "labels" / f"c.{form}").write_text("{" if form == "jsonl" else "")
+        intervals = [(START + i * HOUR, START + j * HOUR) for i in range(6) for j in range(i + 1, 7)]
+        read = [read_labels(labels, *interval) for interval in intervals]
+        assert sum(found.set_aside.get("bad_label", 0) for found in read) == 10
+        held = hold_labels(labels, Window(START, START + 6 * HOUR))
+        shutil.rmtree(tmp_path / "labels")
+        for interval, expected in zip(intervals, read, strict=True):
+            found = held(*interval)
+            pd.testing.assert_frame_equal(found.frame, expected.frame)
+            assert found.set_aside == expected.set_aside
+
+    def test_labels_in_folders_are_read_for_each_interval(self, tmp_path):
+        for i, day in enumerate((START, START + DAY)):
+            write(
+                self.frame().assign(label_time=day + HOUR), tmp_path / "labels" / f"{day:%F}" / "a.parquet", "parquet"
+            )
+            labels = Labels(path=str(tmp_path / "labels"), format="parquet", partition="%Y-%m-%d")
+            held = hold_labels(labels, Window(START, START + 2 * DAY))
+            assert len(held(START + i * DAY, START + (i + 1) * DAY).frame) == 6
+        shutil.rmtree(tmp_path / "labels" / f"{START:%F}")
+        assert held(START, START + DAY).frame.empty

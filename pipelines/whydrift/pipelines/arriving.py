@@ -14,7 +14,6 @@ from whydrift.monitors.performance import summarise_joint
 from whydrift.monitors.summary import WindowSummary, merge
 from whydrift.pipelines.rows import Summariser
 from whydrift.pipelines.sources.records import Records, read_predictions
-from whydrift.pipelines.sources.table import read_labels
 from whydrift.pipelines.window import Window
 
 
@@ -36,11 +35,11 @@ def arrivals(summariser: Summariser, window: Window, events: pd.DataFrame) -> Wi
     Whenever this runs, the answer is the same: labels that came later do not count.
     """
     config = summariser.log.config
-    if config.labels is None:
+    if summariser.labels is None:
         return WindowSummary.zero()
     ages = ages_watched(config.label_lag)
     cohorts = [window.shifted(-age) for age in ages]
-    labels = read_labels(config.labels, cohorts[-1].start, window.end, summariser.classes).frame
+    labels = summariser.labels(cohorts[-1].start, window.end).frame
     found = {c.start: _arrived(_predicted(events, c), labels, c, summariser.classes) for c in cohorts}
     return summarise_arrivals(found, summariser.layout)
 
@@ -52,7 +51,7 @@ def learn_arrivals(summariser: Summariser, cohorts: Sequence[tuple[Window, Recor
     then: at the end of a log nobody knows whether more would have.
     """
     config = summariser.log.config
-    if config.labels is None:
+    if summariser.labels is None:
         return WindowSummary.zero()
     parts, complete = [], {}
     for cohort, records in cohorts:
@@ -60,7 +59,7 @@ def learn_arrivals(summariser: Summariser, cohorts: Sequence[tuple[Window, Recor
         if matured is not None:
             parts.append(summarise_joint(matured, summariser.layout))
         due = cohort.end + config.label_horizon * config.window.every
-        labels = read_labels(config.labels, cohort.start, due, summariser.classes).frame
+        labels = summariser.labels(cohort.start, due).frame
         if len(labels) and labels["label_time"].max() >= due - config.window.every:
             complete[cohort.start] = _arrived(records.frame, labels, cohort, summariser.classes)
     return merge([*parts, summarise_delays(complete, summariser.layout)])
@@ -69,10 +68,10 @@ def learn_arrivals(summariser: Summariser, cohorts: Sequence[tuple[Window, Recor
 def audit(summariser: Summariser, cohort: Window, events: pd.DataFrame) -> WindowSummary:
     """The sums of a cohort's audit sample by the time it matures; nothing where no audit is configured."""
     config = summariser.log.config
-    if config.labels is None or config.labels.columns.audit is None:
+    if summariser.labels is None or config.labels is None or config.labels.columns.audit is None:
         return WindowSummary.zero()
     due = cohort.end + config.label_lag * config.window.every
-    labels = read_labels(config.labels, cohort.start, due).frame
+    labels = summariser.labels(cohort.start, due).frame
     joined = _predicted(events, cohort).merge(labels[["event_id", "label", "chance"]], on="event_id", how="left")
     columns = (joined[name].to_numpy(np.float64) for name in ("prediction", "weight", "label", "chance"))
     return summarise_audit(Audited(*columns), summariser.layout)

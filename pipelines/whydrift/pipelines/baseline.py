@@ -59,7 +59,8 @@ from whydrift.pipelines.rows import (
 from whydrift.pipelines.searching import find_slices
 from whydrift.pipelines.soundness import BACKGROUNDS, from_json, measure, to_json
 from whydrift.pipelines.sources.records import Records, prediction_columns
-from whydrift.pipelines.window import split
+from whydrift.pipelines.sources.table import ReadLabels, hold_labels
+from whydrift.pipelines.window import Window, split
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +124,14 @@ def make(config: Config, registry: Registry, version: ModelVersion, *, approver:
     layout = fit_layout(config, model, explainer, few, many, frame)
     summariser, summaries, period = summarise_period(
         config,
-        Summariser(period.log, explainer, layout, model.digest, losses=make_loss_explainer(config, model, background)),
+        Summariser(
+            period.log,
+            explainer,
+            layout,
+            model.digest,
+            losses=make_loss_explainer(config, model, background),
+            held=_hold_labels(config),
+        ),
         period,
         make_predictor(config, model, background),
     )
@@ -156,6 +164,15 @@ def make(config: Config, registry: Registry, version: ModelVersion, *, approver:
     rows = sum(period.rows)
     logger.info("baseline %s of %s: %d windows, %d rows", manifest["id"][:16], version.uri, len(made), rows)
     return str(manifest["id"])
+
+
+def _hold_labels(config: Config) -> ReadLabels | None:
+    """The labels of the reference period and of the time in which they come."""
+    if config.labels is None:
+        return None
+    late = max(config.label_lag, config.label_horizon) * config.window.every
+    period = Window(config.baseline.start, config.baseline.end + late)
+    return hold_labels(config.labels, period, config.model.classes)
 
 
 def _usual_rows(config: Config, period: Period) -> int:

@@ -60,7 +60,7 @@ from whydrift.pipelines.sources.records import (
     read_predictions,
     with_predictions,
 )
-from whydrift.pipelines.sources.table import TableSource, read_labels
+from whydrift.pipelines.sources.table import ReadLabels, TableSource, read_labels
 from whydrift.pipelines.window import Window
 
 _AT_ONCE = 16  # partial summaries that are merged at once
@@ -96,7 +96,8 @@ class Summariser:
 
     `golden` are the rows that the baseline keeps with their answers; None while it is being made. `losses` explains
     the losses of labelled rows; None where nobody asks for that. `predictor` gives the model's own predictions where
-    they are asked for without explanations.
+    they are asked for without explanations. `held` gives labels that were read before; None where each window reads its
+    own.
     """
 
     log: LogReader
@@ -106,6 +107,7 @@ class Summariser:
     golden: Golden | None = None
     losses: LossExplainer | None = None
     predictor: Predict | None = None
+    held: ReadLabels | None = None
 
     @cached_property
     def replayed(self) -> WindowSummary:
@@ -224,11 +226,10 @@ class Summariser:
         labels that came later do not count.
         """
         config = self.log.config
-        labels = config.labels
-        if labels is None:
+        if self.labels is None:
             return None
         due = cohort.end + config.label_lag * config.window.every
-        arrived = read_labels(labels, cohort.start, due, self.classes).frame[["event_id", "label"]]
+        arrived = self.labels(cohort.start, due).frame[["event_id", "label"]]
         kept = ["event_id", *prediction_columns(self.classes), "weight", "label"]
         whole = records is not None or self.losses is not None
         kept += self.log.features if whole else outcome_columns(self.layout)
@@ -247,12 +248,19 @@ class Summariser:
             event_id=joined["event_id"].to_numpy(object),
         )
 
+    @property
+    def labels(self) -> ReadLabels | None:
+        """What reads the labels that came in an interval of time; None where the model has none."""
+        configured = self.log.config.labels
+        if configured is None or self.held is not None:
+            return self.held
+        return partial(read_labels, configured, classes=self.classes)
+
     def stray_labels(self, window: Window, asked: pd.DataFrame) -> WindowSummary:
         """Counts of labels that arrived in the window and fit no record `asked` in the time that they can belong to."""
-        labels = self.log.config.labels
-        if labels is None:
+        if self.labels is None:
             return WindowSummary.zero()
-        arrived = read_labels(labels, window.start, window.end, self.classes)
+        arrived = self.labels(window.start, window.end)
         strays = int((~arrived.frame["event_id"].isin(set(asked["event_id"]))).sum())
         counts = Counter(arrived.set_aside)
         if strays:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,7 @@ from whydrift.pipelines.sources.records import (
 from whydrift.pipelines.window import Window
 
 UIntArray = npt.NDArray[np.uint64]
+ReadLabels = Callable[[datetime, datetime], Records]  # of an interval of label times
 
 _BUFFER = 2**18  # bytes of each column that are read at once: a row group may be larger than memory
 _SUFFIXES = {"parquet": (".parquet", ".pq"), "csv": (".csv",), "jsonl": (".jsonl", ".ndjson", ".json")}
@@ -137,31 +139,54 @@ def read_labels(labels: Labels, start: datetime, end: datetime, classes: Sequenc
     Of a multiclass model a label is the number of its class; one that is none of its `classes` is set aside.
     Where an audit is configured `chance` is the one with which the row was drawn, NaN where it was not.
     """
+    return _first_within(_all_labels(labels, Window(start, end), classes), start, end)
+
+
+def hold_labels(labels: Labels, period: Window, classes: Sequence[str] = ()) -> ReadLabels:
+    """What reads labels of many intervals of a period: `read_labels`, but from memory where that reads all files.
+
+    Files in folders by time are read for each interval, which are few.
+    """
+    if labels.partition is not None:
+        return partial(read_labels, labels, classes=classes)
+    held = _all_labels(labels, period, classes)
+    inside = (held.frame["label_time"] >= period.start) & (held.frame["label_time"] < period.end)
+    return partial(_first_within, Records(held.frame[inside], held.set_aside))
+
+
+def _all_labels(labels: Labels, window: Window, classes: Sequence[str]) -> Records:
+    """All labels of the files that the window's may be in, `set_aside` saying why, where one is to be."""
     columns = labels.columns
     counts = Counter[str]()
     needed = _named(columns.model_dump())
-    files = _files(labels, Window(start, end))
+    files = _files(labels, window)
     parts = [frame for frame in _read_files(files, labels.format, needed, {columns.event_id}, counts) if len(frame)]
     for frame in parts:
         absent = [c for c in needed if c not in frame]
         if absent:
             raise SchemaError(f"{labels.path}: a label file has no column {absent[0]!r}; see labels.columns")
     raw = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=needed)
-    time = to_time(raw[columns.label_time])
-    inside = (time >= start) & (time < end)
     raw_label = raw[columns.label]
     label, wrong = (to_class(raw_label, classes), False) if classes else to_kind(raw_label, "number")
-    frame = pd.DataFrame({"event_id": raw[columns.event_id].astype("string"), "label": label, "label_time": time})
+    found = {"event_id": raw[columns.event_id].astype("string"), "label": label}
+    frame = pd.DataFrame({**found, "label_time": to_time(raw[columns.label_time])})
     bad_class = label.isna() & raw_label.notna() & bool(classes)
     bad = wrong | (label.isna() & ~bad_class)
     if columns.audit is not None:
         chance, wrong = to_kind(raw[columns.audit], "number")
         bad |= wrong | ~(chance.isna() | ((chance > 0) & (chance <= 1)))
         frame["chance"] = chance
-    for reason, faulty in (("bad_label", bad & inside), ("label_of_no_class", bad_class & inside & ~bad)):
-        if faulty.any():
-            counts[reason] = int(faulty.sum())
-    frame = frame[inside & ~bad & ~bad_class].sort_values(["label_time", "event_id", "label"], kind="stable")
+    frame["set_aside"] = np.select([bad, bad_class], ["bad_label", "label_of_no_class"], "")
+    return Records(frame, dict(counts))
+
+
+def _first_within(labels: Records, start: datetime, end: datetime) -> Records:
+    time = labels.frame["label_time"]
+    frame = labels.frame[(time >= start) & (time < end)]
+    counts = Counter(labels.set_aside)
+    counts.update(frame.loc[frame["set_aside"] != "", "set_aside"])
+    frame = frame[frame["set_aside"] == ""].drop(columns="set_aside")
+    frame = frame.sort_values(["label_time", "event_id", "label"], kind="stable")
     return Records(frame.drop_duplicates("event_id", ignore_index=True), dict(counts))
 
 
