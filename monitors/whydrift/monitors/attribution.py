@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from whydrift.monitors.dense import dense, width
+from whydrift.monitors.dense import by_stat, dense, width
 from whydrift.monitors.summary import Layout
 
 FloatArray = npt.NDArray[np.float64]
@@ -116,12 +116,11 @@ def _relative_variance(
 
 def moments(frame: pd.DataFrame, layout: Layout) -> Moments | None:
     """The moments of a summary's frame; None where no row was explained, or with weights that round to 0."""
-    whole = (frame["block"] == "total") | ((frame["block"] == "quality") & (frame["name"] == ""))
-    total = frame[whole].set_index("stat")["value"]
-    weight, weight2 = float(total.get("weight", 0.0)), float(total.get("weight2", 0.0))
+    total = by_stat(frame, "total") | by_stat(frame, "quality", name="")
+    weight, weight2 = total.get("weight", 0.0), total.get("weight2", 0.0)
     if weight <= 0 or weight2 <= 0:
         return None
-    mean = {stat: float(value) / weight for stat, value in total.items()}
+    mean = {stat: value / weight for stat, value in total.items()}
     value, square, absolute, cross = dense(frame, "attribution", layout.names, _STATS)[:, :, 0] / weight
     of_features = Moments(
         rows=weight**2 / weight2,
@@ -144,9 +143,9 @@ def moments(frame: pd.DataFrame, layout: Layout) -> Moments | None:
 
 def logged_rows(frame: pd.DataFrame) -> float:
     """The effective number of all rows of a summary's frame, explained or not (Kish 1965); 0 without any."""
-    whole = frame[frame["block"] == "rows"].set_index("stat")["value"]
-    weight2 = float(whole.get("weight2", 0.0))
-    return float(whole.get("weight", 0.0)) ** 2 / weight2 if weight2 > 0 else 0.0
+    whole = by_stat(frame, "rows")
+    weight2 = whole.get("weight2", 0.0)
+    return whole.get("weight", 0.0) ** 2 / weight2 if weight2 > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)

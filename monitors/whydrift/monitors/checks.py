@@ -23,6 +23,7 @@ from whydrift.monitors.attribution import cell_rates, logged_rows
 from whydrift.monitors.binning import FAR, MISSING, UNSEEN
 from whydrift.monitors.calibration import POINTS
 from whydrift.monitors.class_sums import as_seen_by, head_names
+from whydrift.monitors.dense import by_stat
 from whydrift.monitors.outcome_streams import score_mesh
 from whydrift.monitors.summary import Layout
 from whydrift.monitors.summary_terms import NO_CELL
@@ -171,8 +172,7 @@ def kept_rows(frame: pd.DataFrame) -> float:
 
 def whole_loss(outcomes: pd.DataFrame) -> dict[str, float]:
     """The sums of a cohort's loss block over all its rows."""
-    block = outcomes[((outcomes["block"] == "loss") & (outcomes["slice"] == "")).to_numpy()]
-    return dict(zip(block["stat"], block["value"], strict=True))
+    return by_stat(outcomes, "loss", slice="")
 
 
 def rows_seen(frame: pd.DataFrame) -> float:
@@ -201,9 +201,8 @@ def _check_digests(frame: pd.DataFrame, limits: Limits) -> Iterator[Finding]:
 def _check_golden(frame: pd.DataFrame) -> Iterator[Finding]:
     """The golden rows, answered again by the live model and explainer: any difference fails."""
     block = frame[frame["block"] == "golden"]
-    whole = block[block["name"] == ""].set_index("stat")["value"]
-    rows = float(whole.get("rows", 0.0))
-    outputs, attributions = (float(whole.get(stat, 0.0)) for stat in ("outputs", "attributions"))
+    whole = by_stat(frame, "golden", name="")
+    rows, outputs, attributions = (whole.get(stat, 0.0) for stat in ("rows", "outputs", "attributions"))
     if outputs > 0:
         text = f"{outputs:,.0f} of {rows:,.0f} golden rows are not answered as they were when the baseline was made"
         yield _finding("golden_output", outputs / rows, 0.0, 0.0, text)

@@ -33,7 +33,7 @@ import pyarrow as pa
 
 from whydrift.monitors.calibration import MESH, ScoreMesh
 from whydrift.monitors.calibration_multiclass import ClassMeshes
-from whydrift.monitors.dense import dense
+from whydrift.monitors.dense import by_stat, dense
 from whydrift.monitors.explained_sums import explained_terms, head_of, not_additive
 from whydrift.monitors.links import softmax
 from whydrift.monitors.outcome_streams import score_mesh
@@ -80,13 +80,22 @@ def as_seen_by(frame: pd.DataFrame, layout: Layout) -> tuple[pd.DataFrame, ...]:
     """The frame of a summary as each head sees it; of a model without classes the frame itself."""
     if not layout.classes:
         return (frame,)
-    shared, found = frame[frame["block"].isin(_OF_ROWS).to_numpy()], []
-    blocks = {f"{block}{_MARK}{c.name}": block for c in layout.classes for block in (*_OF_A_CLASS, "quality")}
+    code, blocks = pd.factorize(frame["block"])
+    found = []
     for c in layout.classes:
-        mine = frame["block"].isin([name for name in blocks if name.partition(_MARK)[2] == c.name]).to_numpy()
-        own = frame[mine].assign(block=frame["block"][mine].map(blocks))
-        found.append(pd.concat([shared, own], ignore_index=True) if len(own) else shared)
+        seen = [_seen_by(c.name, block) for block in blocks]
+        at = np.flatnonzero(np.array([block is not None for block in seen], dtype=np.bool_)[code])
+        names = pd.array(seen, dtype=frame["block"].dtype).take(code[at])
+        found.append(frame.take(at).assign(block=names).reset_index(drop=True))
     return tuple(found)
+
+
+def _seen_by(name: str, block: str) -> str | None:
+    """What a class calls a block of the summary; None where that is another's."""
+    own, mark, owner = block.partition(_MARK)
+    if not mark:
+        return block if block in _OF_ROWS else None
+    return own if owner == name and (own in _OF_A_CLASS or own == "quality") else None
 
 
 def summarise_classes(batch: Explained, layout: Layout) -> WindowSummary:
@@ -151,13 +160,11 @@ def summarise_class_outcomes(batch: Outcomes, layout: Layout) -> WindowSummary:
 def top_mesh(outcomes: pd.DataFrame) -> ScoreMesh | None:
     """The calibration mesh of the class that is named in each row of a cohort; None without labels."""
     labelled, positive = dense(outcomes, "top", ("",), ("labelled", "positive"), MESH)[:, 0]
-    loss = outcomes[((outcomes["block"] == "top") & (outcomes["stat"] == "loss")).to_numpy()]["value"].sum()
-    whole = outcomes[((outcomes["block"] == "loss") & (outcomes["slice"] == "")).to_numpy()]
-    stats = dict(zip(whole["stat"], whole["value"], strict=True))
+    loss, stats = by_stat(outcomes, "top").get("loss", 0.0), by_stat(outcomes, "loss", slice="")
     weight, weight2 = stats.get("weight", 0.0), stats.get("weight2", 0.0)
     if not labelled.any() or weight <= 0 or weight2 <= 0:
         return None
-    return ScoreMesh(labelled, positive, float(loss), weight**2 / weight2)
+    return ScoreMesh(labelled, positive, loss, weight**2 / weight2)
 
 
 def read_class_meshes(outcomes: pd.DataFrame, layout: Layout) -> ClassMeshes | None:

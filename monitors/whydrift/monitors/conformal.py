@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from whydrift.monitors.binning import GRAIN
-from whydrift.monitors.dense import dense
+from whydrift.monitors.dense import by_stat, dense
 from whydrift.monitors.summary_terms import Rows, term
 from whydrift.monitors.verdict_validation import IntervalCoverage, RegressionCalibration
 
@@ -89,8 +89,8 @@ def residual_terms(edges: tuple[float, ...], residuals: FloatArray, weight: Floa
 def read_residuals(outcomes: pd.DataFrame) -> Residuals | None:
     """Those of a cohort's frame, or of several together; None where it has none."""
     weight = dense(outcomes, "residual", ("",), ("weight",), CELLS)[0, 0]
-    whole = outcomes[(outcomes["block"] == "loss") & (outcomes["slice"] == "")].groupby("stat")["value"].sum()
-    total, weight2 = float(whole.get("weight", 0.0)), float(whole.get("weight2", 0.0))
+    whole = by_stat(outcomes, "loss", slice="")
+    total, weight2 = whole.get("weight", 0.0), whole.get("weight2", 0.0)
     if weight.sum() <= 0 or total <= 0 or weight2 <= 0:
         return None
     mean = float(dense(outcomes, "residual", ("",), ("value",)).sum()) / total

@@ -16,7 +16,7 @@ from scipy.optimize import isotonic_regression
 from scipy.stats import rankdata
 
 from whydrift.monitors.binning import ABOVE, BELOW, GRAIN
-from whydrift.monitors.dense import dense, width
+from whydrift.monitors.dense import by_stat, dense, width
 from whydrift.monitors.summary import Layout
 
 FloatArray = npt.NDArray[np.float64]
@@ -66,16 +66,16 @@ def read_sums(frame: pd.DataFrame, layout: Layout, slice_: str | None = None) ->
     prefix = "" if slice_ is None else "contract_"
     if slice_ is not None:
         frame = frame[frame["slice"] == slice_]
-    whole = frame[frame["block"] == f"{prefix}total"].set_index("stat")["value"]
-    weight, weight2 = float(whole.get("weight", 0.0)), float(whole.get("weight2", 0.0))
+    whole = by_stat(frame, f"{prefix}total")
+    weight, weight2 = whole.get("weight", 0.0), whole.get("weight2", 0.0)
     if weight <= 0 or weight2 <= 0:
         return None
     features = dense(frame, f"{prefix}attribution", layout.names, _SIZES)[:, :, 0]
     return Sums(
         weight=weight,
         weight2=weight2,
-        total=float(features[0].sum()) if slice_ is None else float(whole.get("absolute", 0.0)),
-        total2=float(whole.get("absolute2", 0.0)),
+        total=float(features[0].sum()) if slice_ is None else whole.get("absolute", 0.0),
+        total2=whole.get("absolute2", 0.0),
         features=features,
         groups=dense(frame, f"{prefix}group", [g.name for g in layout.groups], _SIZES)[:, :, 0],
         cells=dense(

@@ -28,6 +28,7 @@ import pandas as pd
 from whydrift.monitors.binning import FeatureBins
 from whydrift.monitors.calibration import ScoreMesh, cox, smece
 from whydrift.monitors.checks import DATA_CHECKS, LABEL_CHECKS
+from whydrift.monitors.dense import by_stat
 from whydrift.monitors.outcome_streams import OUTCOME_STREAMS, UsualCalibration, score_mesh
 from whydrift.monitors.shifts import Atom, Moved, Null, Sums, atoms, interval, moved, pool
 from whydrift.monitors.summary import Layout
@@ -99,7 +100,7 @@ def _certain(kind: CauseKind, hits: Sequence[Finding], next_step: str, more: Seq
 
 def _golden_agrees(frame: pd.DataFrame) -> str | None:
     """What speaks for a change that does no harm, if golden rows were replayed and none differs."""
-    golden = frame[(frame["block"] == "golden") & (frame["name"] == "")].set_index("stat")["value"]
+    golden = by_stat(frame, "golden", name="")
     rows, differ = golden.get("rows", 0.0), golden.get("outputs", 0.0) + golden.get("attributions", 0.0)
     return f"all {rows:,.0f} golden rows are answered and explained as before" if rows and not differ else None
 

@@ -24,7 +24,7 @@ import pandas as pd
 from scipy.stats import poisson
 
 from whydrift.monitors.calibration import MESH
-from whydrift.monitors.dense import dense, width
+from whydrift.monitors.dense import by_stat, dense, width
 from whydrift.monitors.summary import Layout
 
 FloatArray = npt.NDArray[np.float64]
@@ -88,12 +88,12 @@ class Counts:
 
 def counts(frame: pd.DataFrame, layout: Layout) -> Counts:
     """Those of a summary's frame."""
-    total, logged = (frame[frame["block"] == block].set_index("stat")["value"] for block in ("total", "rows"))
+    total, logged = by_stat(frame, "total"), by_stat(frame, "rows")
     return Counts(
-        weight=float(total.get("weight", 0.0)),
-        weight2=float(total.get("weight2", 0.0)),
-        logged=float(logged.get("weight", 0.0)),
-        logged2=float(logged.get("weight2", 0.0)),
+        weight=total.get("weight", 0.0),
+        weight2=total.get("weight2", 0.0),
+        logged=logged.get("weight", 0.0),
+        logged2=logged.get("weight2", 0.0),
         cells=dense(frame, "attribution", layout.names, ("weight", "value", "square"), width(layout.features)),
         phi=dense(frame, "phi", layout.names, ("weight",), width(layout.attributions))[0],
         score=score_counts(frame, layout),

@@ -20,6 +20,7 @@ import pandas as pd
 
 from whydrift.monitors.binning import slice_names
 from whydrift.monitors.calibration import MESH, ScoreMesh, brier, cox, smece
+from whydrift.monitors.dense import by_stat, dense
 from whydrift.monitors.evidence import Stream
 from whydrift.monitors.stream_input import StreamInput, Values
 from whydrift.monitors.summary import Layout
@@ -87,19 +88,21 @@ def _observe(outcomes: pd.DataFrame | None, layout: Layout) -> list[tuple[float,
 
 def losses(outcomes: pd.DataFrame) -> dict[str, Loss]:
     """Mean loss by slice, the empty name for all rows together."""
-    block = outcomes[outcomes["block"] == "loss"]
-    table = block.pivot_table(index="slice", columns="stat", values="value", aggfunc="sum", fill_value=0.0)
-    table = table.reindex(columns=["rows", "positives", "weight", "weight2", "loss", "loss2"], fill_value=0.0)
+    of_loss = outcomes["slice"].array.take(np.flatnonzero(outcomes["block"] == "loss"))
+    names = sorted(set(of_loss))
+    sums = dense(outcomes, "loss", names, ("rows", "positives", "weight", "weight2", "loss", "loss2"), of="slice")
     found = {}
-    for name, row in table[table["weight"] > 0].iterrows():
-        mean = row["loss"] / row["weight"]
-        spread = max(row["loss2"] / row["weight"] - mean**2, 0.0)
-        found[str(name)] = Loss(
-            rows=round(row["rows"]),
-            effective=float(row["weight"] ** 2 / row["weight2"]) if row["weight2"] > 0 else 0.0,
-            positives=round(row["positives"]),
-            mean=float(mean),
-            variance=float(spread * row["weight2"] / row["weight"] ** 2),
+    for name, of_slice in zip(names, sums[:, :, 0].T.tolist(), strict=True):
+        rows, positives, weight, weight2, loss, loss2 = of_slice
+        if weight <= 0:
+            continue
+        mean = loss / weight
+        found[name] = Loss(
+            rows=round(rows),
+            effective=weight**2 / weight2 if weight2 > 0 else 0.0,
+            positives=round(positives),
+            mean=mean,
+            variance=max(loss2 / weight - mean**2, 0.0) * weight2 / weight**2,
         )
     return found
 
@@ -132,18 +135,14 @@ def usual_calibration(outcomes: Sequence[pd.DataFrame]) -> UsualCalibration:
 
 def score_mesh(outcomes: pd.DataFrame) -> ScoreMesh | None:
     """The calibration mesh of a cohort; None without labels."""
-    block = outcomes[outcomes["block"] == "outcome"]
-    mesh = {stat: np.zeros(MESH) for stat in ("labelled", "positive")}
-    for stat, values in mesh.items():
-        rows = block[block["stat"] == stat]
-        values[rows["cell"].to_numpy()] = rows["value"].to_numpy()
-    whole = outcomes[(outcomes["block"] == "loss") & (outcomes["slice"] == "")].set_index("stat")["value"]
-    weight, weight2 = (float(whole.get(stat, 0.0)) for stat in ("weight", "weight2"))
-    if not mesh["labelled"].any() or weight <= 0 or weight2 <= 0:
+    labelled, positive = dense(outcomes, "outcome", ("",), ("labelled", "positive"), MESH)[:, 0]
+    whole = by_stat(outcomes, "loss", slice="")
+    weight, weight2 = (whole.get(stat, 0.0) for stat in ("weight", "weight2"))
+    if not labelled.any() or weight <= 0 or weight2 <= 0:
         return None
     return ScoreMesh(
-        labelled=mesh["labelled"],
-        positive=mesh["positive"],
-        squared_error=float(whole.get("loss", 0.0)),
+        labelled=labelled,
+        positive=positive,
+        squared_error=whole.get("loss", 0.0),
         rows=weight**2 / weight2,
     )

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import rankdata
 
+from whydrift.monitors.dense import by_stat
 from whydrift.monitors.summary import Layout
 from whydrift.monitors.verdict import MethodAgreement, Soundness
 
@@ -124,12 +125,12 @@ def in_window(measured: Soundness, frame: pd.DataFrame, layout: Layout, error: F
 
     `error` (p,) is the `relative_error` of each feature.
     """
-    quality = frame[(frame["block"] == "quality") & (frame["name"] == "")].groupby("stat")["value"].sum()
-    explained = float(quality.get("explained", 0.0))
+    quality = by_stat(frame, "quality", name="")
+    explained = quality.get("explained", 0.0)
     errors = dict(zip(layout.names, error, strict=True))
     return replace(
         measured,
-        not_additive=float(quality.get("not_additive", 0.0)) / explained if explained else None,
+        not_additive=quality.get("not_additive", 0.0) / explained if explained else None,
         features=tuple(replace(f, error=known(errors.get(f.feature, np.nan))) for f in measured.features),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from whydrift.monitors.checks import Limits, fit_limits
 from whydrift.monitors.class_sums import as_seen_by, head_names, heads, read_class_meshes
 from whydrift.monitors.conformal import Residuals, read_residuals
 from whydrift.monitors.contract_sums import Measured
+from whydrift.monitors.distances import Counts, counts
 from whydrift.monitors.expectations import Expectation, check_expectations, measure_all
 from whydrift.monitors.fairness import UsualGaps, fit_usual_gaps
 from whydrift.monitors.loss_attribution import UsualLosses, fit_usual_losses
@@ -120,21 +122,20 @@ def refer(windows: Sequence[BaselineWindow], layout: Layout, settings: Settings,
     judged = [
         [judged_moments(frame, one, settings) for frame in own] for one, own in zip(heads(layout), seen, strict=True)
     ]
+    counted = [[counts(frame, one) for frame in own] for one, own in zip(heads(layout), seen, strict=True)]
     fitted = [
         _fit_head(
-            name, one, [(f, now) for f, now in zip(own, mean, strict=True) if now is not None], all_rows, labelled
+            name, one, [_Judged(f, c, now) for f, c, now in zip(*own, strict=True) if now is not None], all_rows, known
         )
-        for name, one, own, mean, all_rows, labelled in zip(
-            head_names(layout), heads(layout), seen, judged, as_seen_by(whole, layout), late, strict=True
+        for name, one, all_rows, known, *own in zip(
+            head_names(layout), heads(layout), as_seen_by(whole, layout), late, seen, counted, judged, strict=True
         )
     ]
     observations = tuple(
         observe(
             [
-                StreamInput(
-                    w.start, own[i], mean[i], labelled.get(w.start - lag), head.streams.without(own[i], head.layout)
-                )
-                for own, mean, head, labelled in zip(seen, judged, fitted, late, strict=True)
+                StreamInput(w.start, own[i], mean[i], known.get(w.start - lag), head.streams.without(count[i]))
+                for own, count, mean, head, known in zip(seen, counted, judged, fitted, late, strict=True)
             ],
             layout,
             labels=settings.labels,
@@ -183,10 +184,18 @@ def _by_head(frames: Sequence[pd.DataFrame], layout: Layout) -> list[list[pd.Dat
     return [[view[number] for view in views] for number in range(len(heads(layout)))]
 
 
+class _Judged(NamedTuple):
+    """A window of the baseline as a head sees it."""
+
+    frame: pd.DataFrame
+    counts: Counts
+    moments: Moments
+
+
 def _fit_head(
     name: str | None,
     layout: Layout,
-    judged: Sequence[tuple[pd.DataFrame, Moments]],
+    judged: Sequence[_Judged],
     whole: pd.DataFrame,
     outcomes: Mapping[datetime, pd.DataFrame],
 ) -> HeadReference:
@@ -194,8 +203,8 @@ def _fit_head(
     together = moments(whole, layout)
     if together is None:
         raise ValueError("a baseline needs explained rows")
-    fixed = fit_stream_baseline(whole, together, [frame for frame, _ in judged], layout)
-    shifts = [sums(cells(frame, layout), now.rows) for frame, now in judged]
+    fixed = fit_stream_baseline(whole, together, [window.counts for window in judged], layout)
+    shifts = [sums(cells(window.frame, layout), window.moments.rows) for window in judged]
     return HeadReference(
         name=name,
         layout=layout,

@@ -23,6 +23,7 @@ import pandas as pd
 
 from whydrift.monitors.binning import assign, slice_names
 from whydrift.monitors.class_sums import as_seen_by
+from whydrift.monitors.dense import by_stat
 from whydrift.monitors.distances import counts, response, shape
 from whydrift.monitors.evidence import Observation, Stream
 from whydrift.monitors.hashing import hash64, uniform
@@ -86,9 +87,9 @@ def draw(layout: Layout, rows: pd.DataFrame) -> FloatArray:
 def usual(rows: Sequence[int], sample: WindowSummary) -> Usual:
     """From the rows of each reference window, and what the log says of some of them (`summary.summarise_logged`)."""
     frame = sample.frame()
-    whole = frame[frame["block"] == "rows"].set_index("stat")["value"]
     inside = frame[(frame["block"] == "slice") & (frame["stat"] == "rows")]
-    size = float(whole.get("rows", 0.0))
+    whole = by_stat(frame, "rows")
+    size = whole.get("rows", 0.0)
     mean = sum(rows) / max(sum(n > 0 for n in rows), 1)
     slices = {name: n / size * mean for name, n in zip(inside["slice"], inside["value"], strict=True)}
     return Usual(np.array(rows, dtype=np.float64), float(np.sqrt(whole.get("weight2", 0.0) / max(size, 1.0))), slices)

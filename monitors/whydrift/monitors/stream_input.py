@@ -39,9 +39,9 @@ class StreamBaseline:
     score_excess: FloatArray
     recalibrated: FloatArray | None = None
 
-    def without(self, frame: pd.DataFrame, layout: Layout) -> StreamBaseline:
+    def without(self, window: Counts) -> StreamBaseline:
         """As the baseline's own window has to see it: a window is always nearer to rows that are its own."""
-        return replace(self, counts=self.counts.without(counts(frame, layout)))
+        return replace(self, counts=self.counts.without(window))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +64,10 @@ class StreamInput:
 
 
 def fit_stream_baseline(
-    whole: pd.DataFrame, together: Moments, judged: Sequence[pd.DataFrame], layout: Layout
+    whole: pd.DataFrame, together: Moments, windows: Sequence[Counts], layout: Layout
 ) -> StreamBaseline:
     """Fit it on the frame and the moments of all of the baseline's rows, and on the windows that can be judged."""
     everything = counts(whole, layout)
-    windows = [counts(frame, layout) for frame in judged]
     pairs = [(window, everything.without(window)) for window in windows]
     rows, logged = [window.rows for window in windows], [window.logged_rows for window in windows]
     groups = together.groups.variance if together.groups is not None else np.zeros(0)
