@@ -85,7 +85,7 @@ def as_seen_by(frame: pd.DataFrame, layout: Layout) -> tuple[pd.DataFrame, ...]:
     for c in layout.classes:
         seen = [_seen_by(c.name, block) for block in blocks]
         at = np.flatnonzero(np.array([block is not None for block in seen], dtype=np.bool_)[code])
-        names = pd.array(seen, dtype=frame["block"].dtype).take(code[at])
+        names = pd.Series(seen, dtype="str").array.take(code[at])
         found.append(frame.take(at).assign(block=names).reset_index(drop=True))
     return tuple(found)
 
