@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -13,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from log_files import write
 from whydrift.pipelines.errors import NoDataError, SchemaError, StoreError
-from whydrift.pipelines.sections import InferenceLog, Labels, LogColumns, Model
+from whydrift.pipelines.sections import InferenceLog, LogColumns, Model
 from whydrift.pipelines.sources.records import gather
-from whydrift.pipelines.sources.table import TableSource, hold_labels, read_labels
+from whydrift.pipelines.sources.table import TableSource
 from whydrift.pipelines.window import Window, split
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -39,19 +39,6 @@ def rows(count=48, start=START):
             "prediction": rng.random(count).round(6),
         }
     )
-
-
-def write(frame, path, form):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if form == "parquet":
-        table = pa.Table.from_pandas(frame, preserve_index=False)
-        pq.write_table(table.replace_schema_metadata(None), path)  # as writers other than pandas do
-    elif form == "csv":
-        frame.to_csv(path, index=False)
-    else:
-        lines = [{k: None if pd.isna(v) else v for k, v in row.items()} for row in frame.to_dict("records")]
-        text = "".join(json.dumps(line, default=lambda t: t.isoformat(), ensure_ascii=False) + "\n" for line in lines)
-        path.write_text(text, encoding="utf-8")
 
 
 def read(path, window=WINDOW, features=FEATURES, *, form="parquet", task="binary", classes=(), version="1", **log):
@@ -350,74 +337,3 @@ class TestDuplicates:
         hours = [read(tmp_path / "log", hour) for hour in split(START, START + DAY, HOUR)]
         assert sum((Counter(h.set_aside) for h in hours), Counter()) == whole.set_aside
         pd.testing.assert_frame_equal(pd.concat([h.frame for h in hours], ignore_index=True), whole.frame)
-
-
-class TestLabels:
-    def labels(self, tmp_path, frame, form="parquet", **changes):
-        write(frame, tmp_path / "labels" / f"a.{form}", form)
-        return Labels(path=str(tmp_path / "labels"), format=form, **changes)
-
-    def frame(self):
-        time = pd.to_datetime([START + i * HOUR for i in range(6)]).astype("datetime64[us, UTC]")
-        return pd.DataFrame({"event_id": list("abcdef"), "label": [1.0, 0.0] * 3, "label_time": time})
-
-    @pytest.mark.parametrize("form", FORMATS)
-    def test_by_label_time(self, tmp_path, form):
-        found = read_labels(self.labels(tmp_path, self.frame(), form), START + HOUR, START + 4 * HOUR)
-        assert list(found.frame["event_id"]) == ["b", "c", "d"]
-        assert list(found.frame["label"]) == [0.0, 1.0, 0.0]
-        assert found.set_aside == {}
-
-    def test_the_first_answer_counts(self, tmp_path):
-        frame = self.frame().assign(event_id="a")
-        found = read_labels(self.labels(tmp_path, frame.iloc[::-1]), START, START + DAY)
-        assert (len(found.frame), found.frame["label"][0]) == (1, 1.0)
-
-    @pytest.mark.parametrize("order", [1, -1])
-    def test_two_answers_at_one_moment(self, tmp_path, order):
-        frame = self.frame().assign(event_id="a", label_time=START)
-        found = read_labels(self.labels(tmp_path, frame.iloc[::order]), START, START + DAY)
-        assert list(found.frame["label"]) == [0.0]
-
-    def test_bad_ones_are_counted(self, tmp_path):
-        frame = self.frame().assign(label=["yes", "1", "0", None, "1", "0"])
-        found = read_labels(self.labels(tmp_path, frame), START, START + DAY)
-        assert found.set_aside == {"bad_label": 2}
-        assert list(found.frame["event_id"]) == ["b", "c", "e", "f"]
-
-    @pytest.mark.parametrize("form", FORMATS)
-    def test_empty_file(self, tmp_path, form):
-        found = read_labels(self.labels(tmp_path, self.frame().head(0), form), START, START + DAY)
-        assert (len(found.frame), found.set_aside) == (0, {})
-
-    def test_column_missing(self, tmp_path):
-        labels = self.labels(tmp_path, self.frame().drop(columns="label_time"))
-        with pytest.raises(SchemaError, match="a label file has no column 'label_time'"):
-            read_labels(labels, START, START + DAY)
-
-    @pytest.mark.parametrize("form", FORMATS)
-    def test_held_labels_are_those_of_each_interval(self, tmp_path, form):
-        more = self.frame().assign(event_id=list("abxyzz"), label=["0", "no", "1", "1", "0", "1"])
-        write(more, tmp_path / "labels" / f"b.{form}", form)
-        labels = self.labels(tmp_path, self.frame().astype({"label": str}), form)
-        (tmp_path / "labels" / f"c.{form}").write_text("{" if form == "jsonl" else "")
-        intervals = [(START + i * HOUR, START + j * HOUR) for i in range(6) for j in range(i + 1, 7)]
-        read = [read_labels(labels, *interval) for interval in intervals]
-        assert sum(found.set_aside.get("bad_label", 0) for found in read) == 10
-        held = hold_labels(labels, Window(START, START + 6 * HOUR))
-        shutil.rmtree(tmp_path / "labels")
-        for interval, expected in zip(intervals, read, strict=True):
-            found = held(*interval)
-            pd.testing.assert_frame_equal(found.frame, expected.frame)
-            assert found.set_aside == expected.set_aside
-
-    def test_labels_in_folders_are_read_for_each_interval(self, tmp_path):
-        for i, day in enumerate((START, START + DAY)):
-            write(
-                self.frame().assign(label_time=day + HOUR), tmp_path / "labels" / f"{day:%F}" / "a.parquet", "parquet"
-            )
-            labels = Labels(path=str(tmp_path / "labels"), format="parquet", partition="%Y-%m-%d")
-            held = hold_labels(labels, Window(START, START + 2 * DAY))
-            assert len(held(START + i * DAY, START + (i + 1) * DAY).frame) == 6
-        shutil.rmtree(tmp_path / "labels" / f"{START:%F}")
-        assert held(START, START + DAY).frame.empty

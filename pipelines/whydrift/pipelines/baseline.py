@@ -122,16 +122,10 @@ def make(config: Config, registry: Registry, version: ModelVersion, *, approver:
     explainer = make_explainer(config, model, background, usual_rows)
     few, many = _sample(frame, _EXPLAINED, salt="scale"), _sample(frame, _CORRELATED, salt="groups")
     layout = fit_layout(config, model, explainer, few, many, frame)
+    losses = make_loss_explainer(config, model, background)
     summariser, summaries, period = summarise_period(
         config,
-        Summariser(
-            period.log,
-            explainer,
-            layout,
-            model.digest,
-            losses=make_loss_explainer(config, model, background),
-            held=_hold_labels(config),
-        ),
+        Summariser(period.log, explainer, layout, model.digest, losses=losses, held=_hold_labels(config)),
         period,
         make_predictor(config, model, background),
     )
