@@ -38,8 +38,7 @@ test: $(BIN)/.installed-tests .tools/promtool ## Everything that CI runs
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/pytest -q -n 2 --dist loadfile -m "not slow"
-	PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/pytest -q -n 2 --dist loadfile -m slow
+	PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/pytest -q -n 2 --dist loadfile
 
 # Prometheus and promtool of the machine's, or of Debian's package, unpacked into this folder.
 .tools/promtool:

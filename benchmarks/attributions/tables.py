@@ -19,15 +19,15 @@ INTRODUCTION = """# Benchmarks of attributions
 are also in the CSV file beside the script that made them. What carries over to other machines is ratios.
 
 How the numbers below were had, on two machines of two cores each, so that absolute times compare within a family and a
-study only. In `families`, CatBoost path-dependent (three rounds), the logistic model, the network, the forest
-interventionally, and LightGBM interventionally (but for woodelf, and for ours of 100,000 rows against 100) are of the
-second machine, which is slower and has no AVX-512; the rest of `families` (one round) and `spark` are of the first. Two
-measurements ran side by side, each in one thread. `summarise` had the second machine to itself, where two threads get
-the worth of one core or of two from one minute to the next; `whole` and `growth` of 10 M rows are one round each on it.
-`spark` is one round beside other work, of a million rows a sample of about 10,000 that an earlier baseline asked for.
-Not measured: the forest interventionally but for one window of 1,000 rows against 100, for which woodelf was stopped
-after five minutes; LightGBM with woodelf against 50,000 rows, stopped after some minutes; `growth` at other sizes;
-`spark` of a million rows with all explained.
+study only. In `families` all is of the second machine, which is slower and has no AVX-512, but for CatBoost
+interventionally, the forest path-dependent, and woodelf on LightGBM against 1,000 rows, which took the second machine
+more than five minutes. Two measurements ran side by side, each in one thread, one round each; two or three of ours for
+LightGBM and HistGradientBoosting, and of CatBoost path-dependent. `summarise` had the second machine to itself, where
+two threads get the worth of one core or of two from one minute to the next; `whole` and `growth` of 10 M rows are one
+round each on it. `spark` is one round of the first machine beside other work, of a million rows a sample of about
+10,000 that an earlier baseline asked for. Not measured: the forest interventionally but for one window of 1,000 rows
+against 100, for which woodelf was stopped after five minutes; LightGBM with woodelf against 50,000 rows, stopped
+likewise; `growth` at other sizes; `spark` of a million rows with all explained.
 """
 
 

@@ -105,9 +105,7 @@ class TestBaselines:
     def test_the_same_input_makes_the_same_baseline(self, own_registry):
         """All but who approved it, which does not change the numbers."""
         first = own_registry.run("baseline").json()
-        again = own_registry.run("baseline", "--approver", "somebody else").json()
-        assert again == first
-        assert own_registry.run("baseline").json() == first
+        assert own_registry.run("baseline", "--approver", "somebody else").json() == first
 
 
 class TestRuns:
