@@ -139,7 +139,7 @@ def read_labels(labels: Labels, start: datetime, end: datetime, classes: Sequenc
     Of a multiclass model a label is the number of its class; one that is none of its `classes` is set aside.
     Where an audit is configured `chance` is the one with which the row was drawn, NaN where it was not.
     """
-    return _first_within(_all_labels(labels, Window(start, end), classes), start, end)
+    return _first_within(_check_labels(labels, Window(start, end), classes), start, end)
 
 
 def hold_labels(labels: Labels, period: Window, classes: Sequence[str] = ()) -> ReadLabels:
@@ -149,13 +149,11 @@ def hold_labels(labels: Labels, period: Window, classes: Sequence[str] = ()) -> 
     """
     if labels.partition is not None:
         return partial(read_labels, labels, classes=classes)
-    held = _all_labels(labels, period, classes)
-    inside = (held.frame["label_time"] >= period.start) & (held.frame["label_time"] < period.end)
-    return partial(_first_within, Records(held.frame[inside], held.set_aside))
+    return partial(_first_within, _check_labels(labels, period, classes))
 
 
-def _all_labels(labels: Labels, window: Window, classes: Sequence[str]) -> Records:
-    """All labels of the files that the window's may be in, `set_aside` saying why, where one is to be."""
+def _check_labels(labels: Labels, window: Window, classes: Sequence[str]) -> Records:
+    """All labels that came in the window; the column `set_aside` says why, where one is to be."""
     columns = labels.columns
     counts = Counter[str]()
     needed = _named(columns.model_dump())
@@ -166,10 +164,12 @@ def _all_labels(labels: Labels, window: Window, classes: Sequence[str]) -> Recor
         if absent:
             raise SchemaError(f"{labels.path}: a label file has no column {absent[0]!r}; see labels.columns")
     raw = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=needed)
+    time = to_time(raw[columns.label_time])
+    inside = (time >= window.start) & (time < window.end)
+    raw, time = raw[inside], time[inside]
     raw_label = raw[columns.label]
     label, wrong = (to_class(raw_label, classes), False) if classes else to_kind(raw_label, "number")
-    found = {"event_id": raw[columns.event_id].astype("string"), "label": label}
-    frame = pd.DataFrame({**found, "label_time": to_time(raw[columns.label_time])})
+    frame = pd.DataFrame({"event_id": raw[columns.event_id].astype("string"), "label": label, "label_time": time})
     bad_class = label.isna() & raw_label.notna() & bool(classes)
     bad = wrong | (label.isna() & ~bad_class)
     if columns.audit is not None:
