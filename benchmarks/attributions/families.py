@@ -8,8 +8,9 @@ first window of a job has, `again` is what a further window costs, the median of
 and `peak` is the largest resident memory of the process up to then. Systems take turns, and the medians over rounds
 are written. Where a window would take shap or a library more than ten seconds, `explained` of its rows are, and the
 time is scaled to all, since rows cost these the same each; CatBoost's own, woodelf and ours are timed on all rows, but
-for the network. shap is told to take the whole background; an array alone it samples down to 100 rows. `other / this`
-is, of ours, what the fastest other system needs, over ours: above 1 ours is faster. Table: `families.csv`.
+for the network. A process is stopped after five minutes, and what it has measured by then is kept. shap is told to take
+the whole background; an array alone it samples down to 100 rows. `other / this` is, of ours, what the fastest other
+system needs, over ours: above 1 ours is faster. Table: `families.csv`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -86,9 +87,12 @@ def native(model: Any, background: pd.DataFrame | None, _: int) -> Explain | Non
     if kind == "CatBoostClassifier":
         import catboost
 
-        reference = None if background is None else catboost.Pool(background)
+        def pool(rows: pd.DataFrame) -> Any:  # beside a reference it asks for labels, of which it makes no use
+            return catboost.Pool(rows, label=None if background is None else np.arange(len(rows)) % 2)
+
+        reference = None if background is None else pool(background)
         return lambda rows: model.get_feature_importance(
-            catboost.Pool(rows), type="ShapValues", reference_data=reference, thread_count=1
+            pool(rows), type="ShapValues", reference_data=reference, thread_count=1
         )
     if background is not None:
         return None
@@ -119,7 +123,7 @@ def _gaps(model: Any) -> bool:
     return type(model).__name__ not in {"RandomForestClassifier", "Pipeline"}
 
 
-def measure(family: str, background: int, system: str, sizes: list[int]) -> list[dict[str, Any]]:
+def measure(family: str, background: int, system: str, sizes: list[int]) -> Iterator[dict[str, Any]]:
     """One system's times in this process, for windows of growing sizes; none where it cannot."""
     path, gaps = WORK / f"{family}.skops", FAMILIES[family][1]
     model = skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))  # this benchmark's own
@@ -128,10 +132,11 @@ def measure(family: str, background: int, system: str, sizes: list[int]) -> list
     explain = SYSTEMS[system](model, behind, sizes[0])
     made = perf_counter() - start
     if explain is None:
-        return []
+        return
     frame, _ = draw(sizes[-1], seed=3, gaps=gaps)
-    found, fits = [], len(frame)
-    own_catboost = "catboost" in family and not background  # whose set-up comes with every call, by shap as well
+    timed, fits = 0, len(frame)
+    # Its set-up comes with every call, by shap as well unless there is a background.
+    own_catboost = "catboost" in family and (system == "native" or not background)
     if (system in {"shap", "native"} and not own_catboost) or family == NETWORK:
         pilot = min(max(PILOT_PAIRS // max(background, 1), 1), 200)
         explain(frame.head(min(pilot, 2)))  # compiles, imports, makes tables
@@ -141,14 +146,13 @@ def measure(family: str, background: int, system: str, sizes: list[int]) -> list
     seconds = 0.0
     for rows in sizes:
         count = min(rows, fits)
-        if not found or count > found[-1]["explained"]:
-            seconds = _time(explain, frame.head(count)) / count
+        if count > timed:
+            seconds, timed = _time(explain, frame.head(count)) / count, count
         # Of a system that has run its pilot the set-up that comes with the first rows is left out, to its advantage.
         again = seconds * rows if count < rows or seconds * rows > LIMIT else _time_again(explain, frame.head(count))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         first = made + (seconds * rows if rows == sizes[0] else again)
-        found.append({"rows": rows, "explained": count, "first": first, "again": again, "peak": peak})
-    return found
+        yield {"rows": rows, "explained": count, "first": first, "again": again, "peak": peak}
 
 
 def _time(explain: Explain, rows: pd.DataFrame) -> float:
@@ -165,20 +169,21 @@ def _time_again(explain: Explain, rows: pd.DataFrame) -> float:
 
 
 def run(family: str, background: int, system: str, sizes: list[int]) -> list[dict[str, Any]]:
-    """The same in a process of its own."""
+    """The same in a process of its own, which is stopped where it takes too long, and what it has found by then."""
     one = dict(os.environ, OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
     command = [sys.executable, __file__, "--one", json.dumps([family, background, system, sizes])]
-    try:
-        done = subprocess.run(command, env=one, capture_output=True, text=True, check=False, timeout=PATIENCE)
-    except subprocess.TimeoutExpired:
-        print(family, background, system, f"took more than {PATIENCE:g} seconds", file=sys.stderr)
-        return []
-    if done.returncode:
-        print(family, background, system, done.stderr[-500:], file=sys.stderr)
-        return []
-    chosen = [line.removeprefix("chosen: ") for line in done.stderr.splitlines() if line.startswith("chosen: ")]
+    with subprocess.Popen(command, env=one, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            out, said = process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, said = process.communicate()
+            said += f"stopped after {PATIENCE:g} seconds"
+    if process.returncode:
+        print(family, background, system, said[-500:], file=sys.stderr)
+    chosen = [line.removeprefix("chosen: ") for line in said.splitlines() if line.startswith("chosen: ")]
     about = {"family": family, "background": background, "system": system, "explainer": (chosen or [""])[0]}
-    return [{**about, **one} for one in json.loads(done.stdout.splitlines()[-1])]
+    return [{**about, **json.loads(line)} for line in out.splitlines() if line.startswith('{"rows"')]
 
 
 def main() -> None:
@@ -189,7 +194,8 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
-        print(json.dumps(measure(*json.loads(asked.one))))
+        for one in measure(*json.loads(asked.one)):
+            print(json.dumps(one), flush=True)
         return
     WORK.mkdir(parents=True, exist_ok=True)
     for family in [asked.family] if asked.family else FAMILIES:
