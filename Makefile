@@ -23,12 +23,15 @@ $(BIN)/.installed-tests: $(BIN)/.installed tests/neural.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement tests/neural.txt
 	@touch $@
 
+# In the order of the folders, whose last are short: by default a file of few tests comes last, however long these take.
+PARALLEL := -q -n 2 --dist loadfile --no-loadscope-reorder
+
 check: $(BIN)/.installed-tests .tools/promtool ## Format, lint, types, import contracts, fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/pytest -q -n 2 --dist loadfile -m "not slow"
+	PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/pytest $(PARALLEL) -m "not slow"
 
 demo: $(BIN)/.installed ## The whole mission on a year of real flights: baseline, backfill, Airflow, gate (about 5 minutes)
 	$(BIN)/python demo/run.py
@@ -38,7 +41,7 @@ test: $(BIN)/.installed-tests .tools/promtool ## Everything that CI runs
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/pytest -q -n 2 --dist loadfile
+	PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/pytest $(PARALLEL)
 
 # Prometheus and promtool of the machine's, or of Debian's package, unpacked into this folder.
 .tools/promtool:
