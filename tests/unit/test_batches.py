@@ -72,14 +72,28 @@ def test_batches_are_the_whole(log, monkeypatch):
     assert whole.set_aside == {"prediction_not_a_probability": 4, "duplicate": 14}
     assert len(whole.frame) == 60 + 3
     assert not whole.frame.duplicated(["event_id", "event_time"]).any()
-    for module in (records, table):
-        monkeypatch.setattr(module, "BATCH", 7)
+    monkeypatch.setattr(records, "BATCH", 7)
     batches = list(log.batches(WINDOW, FEATURES))
     assert max(len(batch.frame) for batch in batches) <= 7
     assert len(batches) > 9
     found = gather(batches)
     pd.testing.assert_frame_equal(found.frame, whole.frame)
     assert found.set_aside == whole.set_aside
+
+
+def test_wide_rows_come_in_smaller_batches(tmp_path, monkeypatch):
+    """A batch of four times as many columns has a quarter of the rows, and takes as much memory."""
+    monkeypatch.setattr(records, "BATCH", 20)
+    assert [records.batch_rows(columns) for columns in (1, 64, 256, 10_000)] == [20, 20, 5, 1]
+    wide = pd.DataFrame(np.zeros((12, 256)))
+    assert [len(part) for part in records.cut(wide)] == [5, 5, 2]
+    names = [f"wide{j}" for j in range(251)]
+    frame = pd.concat([rows(), pd.DataFrame(1.0, index=range(60), columns=names)], axis=1)
+    write(frame, tmp_path / "log" / "a.parquet")
+    batches = source(tmp_path / "log").batches(WINDOW, FEATURES | dict.fromkeys(names, "number"))
+    sizes = [len(batch.frame) for batch in batches]
+    assert max(sizes) == 5
+    assert sum(sizes) == 60
 
 
 def test_keys_that_collide_are_told_apart(log, monkeypatch):
@@ -92,14 +106,14 @@ def test_keys_that_collide_are_told_apart(log, monkeypatch):
 
 def test_rows_that_do_not_repeat_are_not_held(tmp_path, monkeypatch):
     """Each leaves with its own batch: when the last file comes, those of the first are gone."""
-    monkeypatch.setattr(table, "BATCH", 20)
+    monkeypatch.setattr(records, "BATCH", 20)
     write(rows(), tmp_path / "log" / "a.parquet")
     sizes = [len(batch.frame) for batch in source(tmp_path / "log").batches(WINDOW, FEATURES)]
     assert sizes == [20, 20, 20, 0, 0]
 
 
 def test_a_file_that_breaks_off_gives_what_can_be_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(table, "BATCH", 20)
+    monkeypatch.setattr(records, "BATCH", 20)
     write(rows(), path := tmp_path / "log" / "a.parquet")
     column = pq.ParquetFile(path).metadata.row_group(4).column(2)
     data = bytearray(path.read_bytes())

@@ -50,10 +50,10 @@ from whydrift.pipelines.explainers.protocol import Explainer, FloatArray, answer
 from whydrift.pipelines.explainers.second import second_opinion
 from whydrift.pipelines.registry import LoadedModel, ModelVersion, Registry
 from whydrift.pipelines.sources.records import (
-    BATCH,
     FeatureKind,
     FileSource,
     Records,
+    batch_rows,
     cut,
     gather,
     prediction_columns,
@@ -147,7 +147,8 @@ class Summariser:
                 yield self.reduce_logged(frame[chance == 0])
             drawn.append(_Drawn(frame[chance > 0], chance[chance > 0]))
             waiting += len(drawn[-1].frame)
-            if waiting >= BATCH:  # an explainer is at its best with as many rows at once as memory allows
+            # An explainer is at its best with as many rows at once as memory allows.
+            if waiting >= batch_rows(frame.shape[1]):
                 yield from self._explain(drawn)
                 drawn, waiting = [], 0
         if waiting:
@@ -156,8 +157,8 @@ class Summariser:
     def _explain(self, drawn: Sequence[_Drawn]) -> Iterator[WindowSummary]:
         together = pd.concat([part.frame for part in drawn], ignore_index=True)
         chances = np.concatenate([part.chance for part in drawn])
-        for number, frame in enumerate(cut(together)):
-            chance = chances[number * BATCH :][: len(frame)]
+        for frame in cut(together):
+            chance, chances = np.split(chances, [len(frame)])
             features = frame[list(self.log.features)]
             explanation = self.explainer.explain(features)
             finite = _finite(explanation.values) & _finite(explanation.output)

@@ -19,6 +19,7 @@ FeatureKind = Literal["number", "string"]
 FloatArray = npt.NDArray[np.float64]
 
 BATCH = 65_536  # rows read, checked and summed at once: bounds memory, and no result depends on it
+_WIDE = 64  # columns; of wider rows a batch has fewer, so that it takes no more memory
 
 _IDENTITY = ("event_time", "event_id")
 _SUM_TOLERANCE = 1e-3  # of the probabilities of all classes, which may be rounded in the log
@@ -41,7 +42,7 @@ class Source(Protocol):
     """Where inference logs are read from."""
 
     def batches(self, window: Window, features: Mapping[str, FeatureKind]) -> Iterator[Records]:
-        """The records with an event time in the window, in no order, at most `BATCH` at once; one batch at least.
+        """The records with an event time in the window, in no order, a batch at once; one batch at least.
 
         No two of them, in whatever batch, have the same event id and time.
         """
@@ -70,10 +71,16 @@ def gather(batches: Iterable[Records]) -> Records:
     return Records(frame.sort_values([*_IDENTITY], kind="stable", ignore_index=True), dict(counts))
 
 
+def batch_rows(columns: int) -> int:
+    """How many rows of so many columns make a batch."""
+    return max(BATCH * _WIDE // max(columns, _WIDE), 1)
+
+
 def cut(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """The frame in parts of at most `BATCH` rows."""
-    for start in range(0, len(frame), BATCH):
-        yield frame.iloc[start : start + BATCH]
+    """The frame in batches."""
+    size = batch_rows(frame.shape[1])
+    for start in range(0, len(frame), size):
+        yield frame.iloc[start : start + size]
 
 
 def check_rows(

@@ -26,9 +26,9 @@ from pyarrow import fs
 from whydrift.pipelines.errors import NoDataError, SchemaError, StoreError
 from whydrift.pipelines.sections import InferenceLog, Labels, Model
 from whydrift.pipelines.sources.records import (
-    BATCH,
     FeatureKind,
     Records,
+    batch_rows,
     check_rows,
     cut,
     drop_repeats,
@@ -286,7 +286,7 @@ class _Watched:
 def _read_files(
     paths: Iterable[str], kind: str, columns: list[str], strings: set[str], counts: Counter[str]
 ) -> Iterator[pd.DataFrame]:
-    """Frames of at most `BATCH` rows with those of the columns that there are, and none without rows."""
+    """Batches with those of the columns that there are, and none without rows."""
     for path in paths:
         with closing(_Watched(path)) as file:
             try:
@@ -300,7 +300,7 @@ def _read_parquet(file: _Watched, columns: list[str], _: set[str], __: Counter[s
     # Fetching ahead keeps all that was read of a file until its end; over a network, small reads would cost far more.
     parquet = pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer="://" in file.path)
     present = [c for c in columns if c in parquet.schema_arrow.names]
-    for batch in parquet.iter_batches(BATCH, columns=present):
+    for batch in parquet.iter_batches(batch_rows(len(present)), columns=present):
         # Integers with nulls stay integers: the id 7 must not become "7.0".
         yield batch.to_pandas(integer_object_nulls=True)
 
