@@ -173,12 +173,13 @@ def read_summary(folder: Path, explained: str = "auto") -> dict[str, float]:
 
 def run(rows: int, features: int, slices: int, rounds: int) -> pd.DataFrame:
     """A case's measurements."""
-    shutil.rmtree(WORK, ignore_errors=True)
-    WORK.mkdir(parents=True)
-    model, names = register(WORK, features)
+    folder = WORK / f"{rows}-{features}-{slices}"  # of its own, because MLflow holds on to a database that was open
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    model, names = register(folder, features)
     for day in DAYS:
-        home = write_log(WORK, day, rows, model, names)
-    config = configure(WORK, names, slices)
+        home = write_log(folder, day, rows, model, names)
+    config = configure(folder, names, slices)
     commands = {
         "scan": [sys.executable, "-c", SCAN, str(model), str(home), ",".join(names)],
         "profile": profile(config),
@@ -189,8 +190,8 @@ def run(rows: int, features: int, slices: int, rounds: int) -> pd.DataFrame:
         for what, command in commands.items():
             found.append({**case, "what": what, **measure(command)})
             print(found[-1], flush=True)
-        found[-1].update(read_summary(WORK))
-    shutil.rmtree(WORK)
+        found[-1].update(read_summary(folder))
+    shutil.rmtree(folder)
     return pd.DataFrame(found)
 
 

@@ -32,20 +32,20 @@ FEATURES, SLICES = 50, 10
 BIN = Path(sys.executable).parent
 
 
-def configure(names: list[str], explained: str) -> None:
+def configure(folder: Path, names: list[str], explained: str) -> None:
     """The configurations of both engines, and the baseline that they share."""
-    content = yaml.safe_load(growth.configure(WORK, names, SLICES, explained).read_text())
+    content = yaml.safe_load(growth.configure(folder, names, SLICES, explained).read_text())
     content["store"] = "store"
     for engine in ("local", "spark"):
-        (WORK / f"{engine}.yaml").write_text(yaml.safe_dump({**content, "engine": engine}))
+        (folder / f"{engine}.yaml").write_text(yaml.safe_dump({**content, "engine": engine}))
 
 
-def run(where: str, url: str) -> tuple[float, bytes]:
+def run(folder: Path, where: str, url: str) -> tuple[float, bytes]:
     """Profile a day, and give the seconds and what is stored."""
-    store = WORK / "store"
+    store = folder / "store"
     shutil.rmtree(store, ignore_errors=True)
     engine = "local" if where == "local" else "spark"
-    command = growth.profile(WORK / f"{engine}.yaml")
+    command = growth.profile(folder / f"{engine}.yaml")
     if engine == "spark":
         master = "local[2]" if where == "local[2]" else url
         options = ["spark.ui.enabled=false", f"spark.sql.shuffle.partitions={WIDTH}"]
@@ -67,19 +67,20 @@ def main() -> None:
     table: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder, spark_cluster.start(Path(folder)) as cluster:
         for rows in asked.rows:
-            shutil.rmtree(WORK, ignore_errors=True)
-            WORK.mkdir(parents=True)
-            model, names = growth.register(WORK, FEATURES)
+            home = WORK / str(rows)  # of its own, because MLflow holds on to a database that was open
+            shutil.rmtree(home, ignore_errors=True)
+            home.mkdir(parents=True)
+            model, names = growth.register(home, FEATURES)
             growth.FILE = -(-rows // FILES)
             for day in growth.DAYS:
-                growth.write_log(WORK, day, rows, model, names)
+                growth.write_log(home, day, rows, model, names)
             for explained in ("auto", "all"):
-                configure(names, explained)
+                configure(home, names, explained)
                 found: dict[str, list[float]] = {"local": [], "local[2]": [], "standalone": []}
                 for _ in range(asked.runs):
                     stored = set()
                     for where, seconds in found.items():
-                        took, data = run(where, cluster.url)
+                        took, data = run(home, where, cluster.url)
                         seconds.append(took)
                         stored.add(data)
                     assert len(stored) == 1, "the engines disagree"
@@ -88,7 +89,7 @@ def main() -> None:
                     table.append({"rows": rows, "explained": explained, "where": where, "seconds": round(median, 1)})
                     print(table[-1], flush=True)
                 pd.DataFrame(table).to_csv(HERE / "spark.csv", index=False)
-    shutil.rmtree(WORK)
+            shutil.rmtree(home)
 
 
 if __name__ == "__main__":
