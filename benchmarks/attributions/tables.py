@@ -18,16 +18,10 @@ INTRODUCTION = """# Benchmarks of attributions
 `make bench-attributions` runs all of them, which takes some hours of an idle machine, and writes this page. All numbers
 are also in the CSV file beside the script that made them. What carries over to other machines is ratios.
 
-How the numbers below were had, on two machines of two cores each, so that absolute times compare within a family and a
-study only. In `families` all is of the second machine, which is slower and has no AVX-512, but for CatBoost
-interventionally, the forest path-dependent, and woodelf on LightGBM against 1,000 rows, which took the second machine
-more than five minutes. Two measurements ran side by side, each in one thread, one round each; two or three of ours for
-LightGBM and HistGradientBoosting, and of CatBoost path-dependent. `summarise` had the second machine to itself, where
-two threads get the worth of one core or of two from one minute to the next; `whole` and `growth` of 10 M rows are one
-round each on it. `spark` is one round of the first machine beside other work, of a million rows a sample of about
-10,000 that an earlier baseline asked for. Not measured: the forest interventionally but for one window of 1,000 rows
-against 100, for which woodelf was stopped after five minutes; LightGBM with woodelf against 50,000 rows, stopped
-likewise; `growth` at other sizes; `spark` of a million rows with all explained.
+All numbers below were had on one machine of two cores with AVX-512. In `families` two measurements ran side by side,
+each in one thread, one round each; the other studies had the machine to themselves: three rounds of `growth` and
+`spark`, five of `summarise`, one of `whole`. What took more than five minutes was stopped and has no line: woodelf on
+the forest, and on LightGBM against 50,000 rows; CatBoost's own on 100,000 rows against 1,000, and against 50,000.
 """
 
 
