@@ -21,7 +21,8 @@ are also in the CSV file beside the script that made them. What carries over to 
 All numbers below were had on one machine of two cores with AVX-512. In `families` two measurements ran side by side,
 each in one thread, one round each; the other studies had the machine to themselves: three rounds of `growth` and
 `spark`, five of `summarise`, one of `whole`. What took more than five minutes was stopped and has no line: woodelf on
-the forest, and on LightGBM against 50,000 rows; CatBoost's own on 100,000 rows against 1,000, and against 50,000.
+the forest (tried on another machine), and on LightGBM against 50,000 rows; CatBoost's own on 100,000 rows against
+1,000, and against 50,000.
 """
 
 
